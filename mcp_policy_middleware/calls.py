@@ -1,0 +1,273 @@
+"""The values that pass between the rooms: a call, what it charges, and what was decided.
+
+Plain slotted values, immutable by convention (`frozen` would cost more than deciding a call does).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = [
+    "UNNAMED",
+    "Charge",
+    "Decision",
+    "Effect",
+    "Layer",
+    "Outcome",
+    "Reason",
+    "Refusal",
+    "Reservation",
+    "ServerName",
+    "ToolCall",
+    "shown",
+]
+
+Effect: TypeAlias = Literal["allow", "deny"]
+MILLION: Final = 1_000_000
+"""Amounts are whole millionths (PL-5.3): a charge of 1 is 1,000,000."""
+
+
+class _Unnamed(Enum):
+    UNNAMED = "(unnamed)"
+
+    def __repr__(self) -> str:
+        return "UNNAMED"
+
+
+UNNAMED: Final = _Unnamed.UNNAMED
+"""The server of an MCP session that the application gave no name (PL-9.2)."""
+
+ServerName: TypeAlias = str | _Unnamed | None
+"""A server's name as the application gave it, `UNNAMED`, or None for a tool of no MCP server."""
+
+
+class Reason(str, Enum):
+    """Why a call was decided as it was: the closed list of PL-4."""
+
+    ALLOWED = "allowed"
+    INVALID_CALL = "invalid_call"
+    NO_POLICY = "no_policy"
+    HIDDEN = "hidden"
+    DEFAULT_DENY = "default_deny"
+    RULE_DENIED = "rule_denied"
+    UNEXPECTED_ARGUMENT = "unexpected_argument"
+    REQUIREMENT_UNMET = "requirement_unmet"
+    UNDECIDABLE = "undecidable"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    STORE_UNAVAILABLE = "store_unavailable"
+    APPROVAL_REQUIRED = "approval_required"
+    APPROVAL_PENDING = "approval_pending"
+    APPROVAL_DENIED = "approval_denied"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_FAILED = "approval_failed"
+    APPROVAL_FLOOD = "approval_flood"
+    EVALUATION_ERROR = "evaluation_error"
+    SUSPENDED = "suspended"
+    DEFINITION_CHANGED = "definition_changed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Outcome(str, Enum):
+    """What became of an admitted call; decides whether its charge is kept (PL-5.6)."""
+
+    RETURNED = "returned"
+    """The tool answered: the charge is kept."""
+    RETURNED_ERROR = "returned_error"
+    """The tool answered with a tool error: the charge is kept, for the effect may have happened."""
+    REJECTED = "rejected"
+    """The server refused the request before acting (JSON-RPC -32700, -32600 to -32602): released."""
+    NOT_SENT = "not_sent"
+    """The call is known not to have left: released."""
+    UNKNOWN = "unknown"
+    """A timeout, a cancellation or any other failure after sending: the charge is kept."""
+
+    @property
+    def releases(self) -> bool:
+        """Whether a call that ended so gives its charge back."""
+        return self in (Outcome.REJECTED, Outcome.NOT_SENT)
+
+
+class Layer(IntEnum):
+    """Where in a stack of guards a call is seen, from the outermost inwards.
+
+    One call may pass several guarded layers. A decision is handed inwards only, from a layer to a
+    deeper one, so each layer can use it once and a nested call of the same kind is decided anew.
+    """
+
+    CALLER = 0
+    MIDDLEWARE = 1
+    TOOL = 2
+    SESSION = 3
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One call of one tool, as it is about to leave.
+
+    Args:
+        tool: The tool's name as its server knows it.
+        arguments: A JSON object as Python values; None counts as `{}`. Anything else is denied.
+        server: The name the application gave the server; None is a tool of no MCP server.
+        grant: The name under which the agent was given access; left out, the guard's.
+        session: The id the application gives the run or conversation; left out, the guard's.
+        call_id: The framework's id of the call, for traces.
+        context: Values the application passes in for conditions; left out, the guard's.
+        mcp_session_id: The MCP transport's session id, for traces.
+    """
+
+    tool: str
+    arguments: Any
+    server: ServerName = field(default=None, kw_only=True)
+    grant: str | None = field(default=None, kw_only=True)
+    session: str | None = field(default=None, kw_only=True)
+    call_id: str | None = field(default=None, kw_only=True)
+    context: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    mcp_session_id: str | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:  # values of arguments are shown nowhere
+        server = "" if self.server is None else f", server={self.server!r}"
+        return f"ToolCall({shown(self.tool)!r}, arguments=<{type(self.arguments).__name__}>{server})"
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one call adds to one counter, and the ceiling it must fit under (PL-5).
+
+    Args:
+        key: Names the counter: canonical JSON of its name, window and scope, and of what the scope keeps apart.
+        window: Length of the fixed window in seconds, aligned to the Unix epoch (and so to UTC).
+        amount: What the call adds, in millionths.
+        limit: What the total may reach, in millionths.
+    """
+
+    key: str
+    window: int
+    amount: int
+    limit: int
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Charges that a store has taken, all of them.
+
+    Args:
+        charges: What was taken.
+        windows: For each charge, the end of the window that was charged, in seconds since the Unix epoch.
+        used: For each charge, the counter's total before it, in millionths.
+        released: Whether it was given back; a store sets it once.
+    """
+
+    charges: tuple[Charge, ...]
+    windows: tuple[int, ...]
+    used: tuple[int, ...]
+    released: bool = False
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The first charge, in the order given, that did not fit; nothing was taken.
+
+    Args:
+        index: Its place among the charges.
+        retry_after: Whole seconds until it would fit; None where it never will.
+    """
+
+    index: int
+    retry_after: int | None
+
+
+def shown(name: str) -> str:
+    """A name an agent chose, fit for messages and traces: escaped, at most 128 characters."""
+    if len(name) <= 128 and name.isprintable():
+        return name
+    return name[:128].encode("unicode_escape").decode("ascii")[:128]
+
+
+_ALLOWED: Final = Reason.ALLOWED
+_ID_LOCK: Final = threading.Lock()
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """What the policy said of one call, and why (PL-4).
+
+    Test `decision.allowed`: a decision has no truth value, so that `if decision:` cannot pass for it.
+
+    Attributes:
+        reason: Why, from a closed list.
+        rule: The rule that fired, as a JSON Pointer or a name in parentheses; empty when allowed.
+        message: What the author or the engine says of a denial; empty when allowed.
+        enforced: False in shadow mode.
+        retry_after: Whole seconds after which a limit admits the call; None where that is not known.
+        approval: The id of an approval request, where there is one.
+        policy_name: The document's name.
+        policy_digest: The document's digest (PL-9.3); both empty where no policy applied.
+        charges: What the call charges, in the order of the document.
+        call: The call that was decided.
+        grant: The grant it was made under: the call's own, or the guard's.
+        session: The run or conversation it belongs to, likewise.
+        error: The kind of exception behind `evaluation_error` or `store_unavailable`.
+        reservation: What the store has taken for the call; the guard's to give back.
+    """
+
+    call: ToolCall
+    grant: str
+    session: str | None
+    reason: Reason
+    rule: str = ""
+    message: str = ""
+    enforced: bool = True
+    policy_name: str = ""
+    policy_digest: str = ""
+    retry_after: int | None = None
+    approval: str | None = None
+    charges: tuple[Charge, ...] = ()
+    error: str | None = None
+    reservation: Reservation | None = field(default=None, repr=False)
+    _id: str | None = field(default=None, repr=False)
+
+    @property
+    def effect(self) -> Effect:
+        """The policy's answer."""
+        return "allow" if self.reason is _ALLOWED else "deny"
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the call may go on: the effect is allow, or it is not enforced (PL-4.4)."""
+        return self.reason is _ALLOWED or not self.enforced
+
+    @property
+    def decision_id(self) -> str:
+        """A random id that joins trace, log and tool message; made when first asked for."""
+        if self._id is None:
+            with _ID_LOCK:
+                if self._id is None:
+                    self._id = secrets.token_hex(8)
+        return self._id
+
+    @property
+    def text(self) -> str:
+        """What the agent reads (PL-6.1); empty when allowed."""
+        return "" if self.reason is _ALLOWED else f"[POLICY DENIED] {self.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What programs read (PL-6.2), as plain JSON."""
+        return {
+            "decision_id": self.decision_id,
+            "effect": self.effect,
+            "reason": self.reason.value,
+            "rule": self.rule,
+            "message": self.message,
+            "retry_after": self.retry_after,
+            "approval": self.approval,
+        }
+
+    def __bool__(self) -> bool:
+        raise TypeError("a decision has no truth value: test `decision.allowed`")

@@ -1,0 +1,132 @@
+"""The two drivers: they answer a generator's requests, and so serve sync and async callers by one code.
+
+Beside them is what the end of a call comes to: its result or exception, and its outcome (PL-5.6).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+from .calls import Outcome, Reservation
+from .engine import Peek, Reserve
+from .stores.base import Store
+
+__all__ = [
+    "PROCEED",
+    "Ended",
+    "OutcomeOf",
+    "Proceed",
+    "Release",
+    "aanswer",
+    "adrive",
+    "answer",
+    "drive",
+    "outcome",
+    "outcome_of_any",
+    "unwrapped",
+]
+
+T = TypeVar("T")
+Ended: TypeAlias = tuple[Any, BaseException | None]
+"""A call's result and its exception, one of them None."""
+
+OutcomeOf: TypeAlias = Callable[[Any], Outcome]
+"""Tells the outcome of a call from its result, or from the exception it ended with."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Proceed:
+    """Asks to let the call go on; answered with its result and its exception."""
+
+
+@dataclass(slots=True)
+class Release:
+    """Asks to give a reservation back."""
+
+    reservation: Reservation
+
+
+PROCEED: Final = Proceed()
+
+
+def drive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Any]) -> T:
+    """Answer the requests until the generator returns; a failed answer is raised where it was asked for."""
+    try:
+        request = next(steps)
+        while True:
+            try:
+                reply = reply_to(request)
+            except Exception as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what the generator returns
+
+
+async def adrive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Awaitable[Any]]) -> T:
+    """`drive` with answers that are awaited."""
+    try:
+        request = next(steps)
+        while True:
+            try:
+                reply = await reply_to(request)
+            except Exception as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what the generator returns
+
+
+def answer(store: Store, now: Callable[[], float], request: Any) -> Any:
+    """A store's answer to a request of the flow or of a settlement."""
+    if type(request) is Reserve:
+        if request.held is None:
+            return store.reserve(request.charges, now())
+        return store.adjust(request.held, request.charges, now())
+    if type(request) is Peek:
+        return store.peek(request.charges, now())
+    return store.release(request.reservation)
+
+
+async def aanswer(store: Store, now: Callable[[], float], request: Any) -> Any:
+    """`answer` for async callers."""
+    if type(request) is Reserve:
+        if request.held is None:
+            return await store.areserve(request.charges, now())
+        return await store.aadjust(request.held, request.charges, now())
+    if type(request) is Peek:
+        return await store.apeek(request.charges, now())
+    return await store.arelease(request.reservation)
+
+
+def outcome_of_any(ended: Any) -> Outcome:
+    """What is known of any tool: it returned, or nobody knows what happened."""
+    return Outcome.UNKNOWN if isinstance(ended, BaseException) else Outcome.RETURNED
+
+
+def outcome(outcome_of: OutcomeOf, ended: Ended) -> Outcome:
+    """The outcome of a call; where it cannot be told, the charge is kept."""
+    result, error = ended
+    try:
+        return outcome_of(result if error is None else error)
+    except Exception:
+        _LOG.exception("the outcome of a call could not be told; its charge is kept")
+        return Outcome.UNKNOWN
+
+
+def unwrapped(ended: Ended) -> Any:
+    """The call's result, or its exception raised again, unchanged."""
+    result, error = ended
+    if error is None:
+        return result
+    try:
+        raise error
+    finally:
+        del ended, error  # an exception that its own traceback holds would live on

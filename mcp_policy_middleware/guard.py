@@ -1,0 +1,291 @@
+"""The enforcement point: decides every call before it leaves, once, and settles it afterwards.
+
+`Guard._passage` is the whole account of a guarded call: decide, let it go on, settle.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar, get_args
+
+from .calls import Decision, Layer, Outcome, ServerName, ToolCall
+from .drivers import (
+    PROCEED,
+    Ended,
+    OutcomeOf,
+    Proceed,
+    Release,
+    aanswer,
+    adrive,
+    answer,
+    drive,
+    outcome,
+    outcome_of_any,
+    unwrapped,
+)
+from .engine import CompiledPolicy, Flow, Request, decide
+from .errors import PolicyError, StoreError, ToolDenied
+from .handover import CURRENT, Handover, current
+from .policy.model import Mode
+from .selection import Policies, Selection
+from .stores.base import Store
+from .stores.memory import MemoryStore
+from .telemetry import Telemetry
+
+__all__ = ["Guard", "OutcomeOf"]
+
+T = TypeVar("T")
+_LOG: Final = logging.getLogger(__name__)
+_RETURNED: Final = Outcome.RETURNED
+_HOUR: Final = 3600
+
+
+class Guard:
+    """Decides every call before it leaves; one per application, safe for threads and tasks.
+
+    Args:
+        policy: One `Policy` for every call; or a map of server name to policy, where `_local` is for tools
+            of no MCP server; or the path of a directory that holds `<server>.json` files (PL-9.1).
+        store: Where counters live. Left out, this process's memory, unless a limit's window is longer than
+            an hour: a restart would forget it, so a store must be named.
+        grant: The name under which the agent was given access; counters are kept per grant.
+        session: The id of the run or conversation, for limits of scope `session`.
+        mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
+        clock: Returns the time as an aware datetime; for tests.
+        telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
+
+    Raises:
+        PolicyError: A setting does not fit; `DocumentError` where documents of a directory do not read.
+    """
+
+    def __init__(
+        self,
+        policy: Policies,
+        *,
+        store: Store | None = None,
+        grant: str = "default",
+        session: str | None = None,
+        mode: Mode | None = None,
+        clock: Callable[[], datetime] | None = None,
+        telemetry: Telemetry | bool | None = None,
+    ) -> None:
+        if mode is not None and mode not in get_args(Mode):
+            raise PolicyError(f"mode `{mode}` is not known: give `enforce` or `shadow`, or leave it out")
+        if not isinstance(grant, str) or not grant:
+            raise PolicyError("a grant is a name: give a text that is not empty")
+        self.grant = grant
+        self.session = session
+        self._selection = Selection(policy, mode)
+        self._owns_store = store is None
+        self._store = _memory(self._selection) if store is None else store
+        now = time.time if clock is None else _seconds(clock)
+        self._answer = partial(answer, self._store, now)
+        self._aanswer = partial(aanswer, self._store, now)
+        self._look = lambda request: self._store.peek(request.charges, now())
+        self._alook = lambda request: self._store.apeek(request.charges, now())
+        self._telemetry = Telemetry() if telemetry is None or telemetry is True else telemetry or None
+        self._suspended: str | None = None
+
+    def explain(self, call: ToolCall) -> Decision:
+        """What would happen now; never changes anything and makes no span."""
+        return drive(self._flow(call, self._selection.policy_for(call.server)), self._look)
+
+    async def aexplain(self, call: ToolCall) -> Decision:
+        """`explain` for async callers."""
+        return await adrive(self._flow(call, self._selection.policy_for(call.server)), self._alook)
+
+    def begin(self, call: ToolCall) -> Decision:
+        """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
+        policy = self._selection.policy_for(call.server)
+        started = self._started()
+        decision = drive(self._flow(call, policy), self._answer)
+        if started:
+            self._record(decision, started)
+        return decision
+
+    async def abegin(self, call: ToolCall) -> Decision:
+        """`begin` for async callers."""
+        policy = self._selection.policy_for(call.server)
+        started = self._started()
+        decision = await adrive(self._flow(call, policy), self._aanswer)
+        if started:
+            self._record(decision, started)
+        return decision
+
+    def finish(self, decision: Decision, outcome: Outcome) -> None:
+        """Settle an admitted call: its outcome keeps the charge or gives it back, once (PL-5.6)."""
+        if outcome is _RETURNED:
+            decision.reservation = None
+        else:
+            drive(self._settlement(decision, outcome), self._answer)
+
+    async def afinish(self, decision: Decision, outcome: Outcome) -> None:
+        """`finish` for async callers."""
+        await adrive(self._settlement(decision, outcome), self._aanswer)
+
+    def run(
+        self,
+        call: ToolCall,
+        call_next: Callable[[], T],
+        outcome_of: OutcomeOf = outcome_of_any,
+        *,
+        layer: Layer = Layer.CALLER,
+    ) -> T:
+        """Decide, call, settle.
+
+        Args:
+            call: What is about to be called.
+            call_next: Carries it out; called once, or not at all.
+            outcome_of: Tells the outcome from the result or the exception.
+            layer: Where in a stack of guards this is; a deeper layer takes up an outer one's decision.
+
+        Returns:
+            What `call_next` returns; its exceptions pass unchanged.
+
+        Raises:
+            ToolDenied: The policy denies the call; `call_next` was not called.
+        """
+
+        def reply_to(request: Request | Release | Proceed) -> Any:
+            if request is not PROCEED:
+                return self._answer(request)
+            try:
+                return call_next(), None
+            except BaseException as error:  # the call is settled before it is raised again
+                return None, error
+
+        return unwrapped(drive(self._passage(call, outcome_of, layer), reply_to))  # type: ignore[no-any-return]
+
+    async def arun(
+        self,
+        call: ToolCall,
+        call_next: Callable[[], Awaitable[T]],
+        outcome_of: OutcomeOf = outcome_of_any,
+        *,
+        layer: Layer = Layer.CALLER,
+    ) -> T:
+        """`run` for async callers; `call_next` is awaited."""
+
+        async def reply_to(request: Request | Release | Proceed) -> Any:
+            if request is not PROCEED:
+                return await self._aanswer(request)
+            try:
+                return await call_next(), None
+            except BaseException as error:  # the call is settled before it is raised again
+                return None, error
+
+        return unwrapped(await adrive(self._passage(call, outcome_of, layer), reply_to))  # type: ignore[no-any-return]
+
+    def visible(self, tools: Iterable[T], *, server: ServerName = None) -> list[T]:
+        """The tools of a list that are not hidden, in the same order.
+
+        Args:
+            tools: Names, or objects with a `name`.
+            server: Whose tools they are.
+        """
+        return self._selection.visible(tools, server)
+
+    def suspend(self, reason: str) -> None:
+        """A kill switch: deny every call from now on, in shadow mode too, and tell the agent why."""
+        self._suspended = reason
+
+    def resume(self) -> None:
+        """Decide calls by policy again."""
+        self._suspended = None
+
+    def close(self) -> None:
+        """Let go of the store, where this guard made it."""
+        if self._owns_store:
+            self._store.close()
+
+    async def aclose(self) -> None:
+        """`close` for async callers."""
+        if self._owns_store:
+            await self._store.aclose()
+
+    def _flow(self, call: ToolCall, policy: CompiledPolicy | None) -> Flow:
+        return decide(policy, call, call.grant or self.grant, call.session or self.session, self._suspended)
+
+    def _started(self) -> int:
+        """The time in nanoseconds, where a span will be made; else 0."""
+        telemetry = self._telemetry
+        return time.time_ns() if telemetry is not None and telemetry.recording() else 0
+
+    def _record(self, decision: Decision, started: int) -> None:
+        if self._telemetry is not None:
+            known = self._selection.knows
+            self._telemetry.record(decision, started, time.time_ns(), known)
+
+    def _passage(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
+        """One guarded call, as one layer sees it."""
+        around = current(self)
+        if around is not None and around.accepts(call, layer):
+            return (yield from self._inner_passage(call, around))
+        started = self._started()
+        policy = self._selection.policy_for(call.server)
+        decision = yield from self._flow(call, policy)
+        if started:
+            self._record(decision, started)
+        if not decision.allowed:
+            raise ToolDenied(decision)
+        handover = Handover(self, policy, decision, layer, CURRENT.get())
+        token = CURRENT.set(handover)
+        try:
+            ended: Ended = yield PROCEED
+        finally:
+            CURRENT.reset(token)
+            handover.settled = True
+        yield from self._settlement(decision, outcome(outcome_of, ended))
+        return ended
+
+    def _inner_passage(self, call: ToolCall, around: Handover) -> Generator[Any, Any, Ended]:
+        """The same call seen deeper: decided on what is seen here, with the one reservation.
+
+        A layer that agrees with the outer one makes no second span.
+        """
+        outer = around.decision
+        started = self._started()
+        held = outer.reservation
+        decision = yield from decide(around.policy, call, outer.grant, outer.session, self._suspended, held)
+        if started and decision.effect != outer.effect:
+            self._record(decision, started)
+        if decision.reservation is not None:
+            outer.reservation = decision.reservation
+        elif decision.effect == "deny":
+            yield from self._settlement(outer, Outcome.NOT_SENT)
+        if not decision.allowed:
+            raise ToolDenied(decision)
+        return (yield PROCEED)
+
+    def _settlement(self, decision: Decision, outcome: Outcome) -> Generator[Release, None, None]:
+        """Keep a charge or give it back, once; what a store cannot give back is kept."""
+        reservation, decision.reservation = decision.reservation, None
+        if reservation is not None and outcome.releases:
+            try:
+                yield Release(reservation)
+            except StoreError as error:
+                _LOG.warning("a charge could not be given back and is kept: %s", error)
+
+
+def _memory(selection: Selection) -> MemoryStore:
+    for policy in selection.all():
+        if policy.longest_window > _HOUR:
+            raise PolicyError(
+                f"policy `{policy.name}` has a limit over more than an hour, which a restart would forget: "
+                "name a store, such as `store=MemoryStore()` where that is acceptable"
+            )
+    return MemoryStore()
+
+
+def _seconds(clock: Callable[[], datetime]) -> Callable[[], float]:
+    def now() -> float:
+        moment = clock()
+        if moment.tzinfo is None:
+            raise PolicyError("the clock gave a time without a time zone: return an aware datetime")
+        return moment.timestamp()
+
+    return now

@@ -1,0 +1,68 @@
+"""Decide once: how a decision reaches the inner layers of one call (architecture 2, adapters A-2).
+
+Guards may be stacked: middleware around a guarded tool around a guarded session. The outermost layer
+decides and charges. A ContextVar hands that decision inwards, where each deeper layer may take it up once,
+for the same tool of the same server, until the call is settled. It is not an "inside the guard" flag: with
+in-process servers the caller's context is visible inside the server, where a nested call is a call of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+from .calls import Decision, Layer, ToolCall
+from .engine import CompiledPolicy
+
+__all__ = ["Handover", "current"]
+
+_LOCK: Final = threading.Lock()
+
+
+@dataclass(slots=True, eq=False)
+class Handover:
+    """A decision on its way inwards.
+
+    Attributes:
+        guard: Whose decision it is; another guard's layers decide for themselves.
+        policy: The policy that admitted the call; a reload meanwhile does not change it.
+        decision: The decision; it holds the one reservation of all layers.
+        layer: The innermost layer that has seen the call.
+        outer: The handover around this one, of another call or another guard.
+        settled: Whether the call is over.
+    """
+
+    guard: object
+    policy: CompiledPolicy | None
+    decision: Decision
+    layer: Layer
+    outer: Handover | None
+    settled: bool = field(default=False)
+
+    def accepts(self, call: ToolCall, layer: Layer) -> bool:
+        """Take the decision up for a deeper layer of the same call; True at most once a layer."""
+        mine = self.decision
+        same_call = (
+            call.tool == mine.call.tool
+            and call.server == mine.call.server
+            and call.grant in (None, mine.grant)
+            and call.session in (None, mine.session)
+        )
+        with _LOCK:
+            if not same_call or self.settled or layer <= self.layer:
+                return False
+            self.layer = layer
+            return True
+
+
+CURRENT: Final[ContextVar[Handover | None]] = ContextVar("mcp_policy_handover", default=None)
+
+
+def current(guard: object) -> Handover | None:
+    """The innermost handover of this guard, whatever call it is of."""
+    handover = CURRENT.get()
+    while handover is not None and handover.guard is not guard:
+        handover = handover.outer
+    return handover

@@ -1,0 +1,8 @@
+"""What an author writes: documents, their grammar and their problems."""
+
+from __future__ import annotations
+
+from .model import Policy
+from .reader import Dialect, load_directory, load_policy, parse_policy
+
+__all__ = ["Dialect", "Policy", "load_directory", "load_policy", "parse_policy"]

@@ -1,0 +1,76 @@
+"""Text -> values, each with its place: JSON and YAML 1.2, as strict as PL-1.1 asks.
+
+The two readers yield the same tree of `Node`, so that whatever is wrong later can be shown where
+the author wrote it. What neither language should carry into a policy is refused here: duplicate
+keys, aliases, tags, NaN, infinities, lone surrogates and more than 64 levels.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from ...errors import Problem
+from .json_text import JsonText
+from .tree import Fail, Node, Path, Place, SyntaxProblem, pointer
+from .yaml_text import YamlText
+
+__all__ = ["MAX_BYTES", "Node", "Path", "Place", "SyntaxProblem", "pointer", "read_text"]
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+def read_text(data: bytes | str, source: str) -> tuple[Node, list[Problem]]:
+    """Read one document.
+
+    Args:
+        data: The text, or its UTF-8 bytes; a byte order mark is tolerated.
+        source: The file or name that problems show. Its suffix, or else a leading `{`, tells JSON
+            from YAML.
+
+    Returns:
+        The tree, and the problems that do not keep it from being read further (duplicate keys, ...).
+
+    Raises:
+        SyntaxProblem: There is no tree.
+    """
+
+    def fail(place: Place, message: str, help: str = "") -> SyntaxProblem:
+        return SyntaxProblem(Problem(source, *place, "", message, help))
+
+    text = _decode(data, fail)
+    if not text.strip():
+        raise fail((0, 0), "the document is empty", 'start with {"version": "1", "default": "deny"}')
+    problems: list[Problem] = []
+
+    def report(place: Place, path: Path, message: str, help: str) -> None:
+        problems.append(Problem(source, *place, pointer(path), message, help))
+
+    if _language(text, source) == "json":
+        return JsonText(text, fail, report).document(), problems
+    return YamlText(text, fail, report).document(), problems
+
+
+def _decode(data: bytes | str, fail: Fail) -> str:
+    size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise fail((0, 0), f"the document has {size:,} bytes, more than {MAX_BYTES:,}", "split it by server")
+    if isinstance(data, bytes):
+        try:
+            data = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            column = error.start - data.rfind(b"\n", 0, error.start)
+            raise fail((line, column), "the document is not UTF-8 text", "save it as UTF-8") from None
+    data = data.removeprefix("\ufeff")
+    if "\0" in data:
+        line = data.count("\n", 0, data.index("\0")) + 1
+        raise fail((line, 1), "the document holds a NUL character: it is not text", "save it as UTF-8 text")
+    return data
+
+
+def _language(text: str, source: str) -> Literal["json", "yaml"]:
+    if source.endswith(".json"):
+        return "json"
+    if source.endswith((".yaml", ".yml")):
+        return "yaml"
+    return "json" if text.lstrip().startswith("{") else "yaml"

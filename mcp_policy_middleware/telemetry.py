@@ -1,0 +1,122 @@
+"""Decisions -> OpenTelemetry spans, with the API package alone; nothing here sets a provider.
+
+The span is made after deciding, with its start time and all attributes at creation: without an SDK it costs
+next to nothing, and a sampler sees the effect. A denial is a successful evaluation, so its status stays unset.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Final, TypeAlias
+
+from opentelemetry import trace
+from opentelemetry.trace import Status, StatusCode
+
+from .calls import UNNAMED, Decision, ServerName, shown
+
+__all__ = ["Telemetry"]
+
+_LOG: Final = logging.getLogger(__name__)
+_SCOPE: Final = "mcp_policy_middleware"
+_MOST_KEYS: Final = 64
+OTHER: Final = "_OTHER"
+
+Value: TypeAlias = str | bool | list[str]
+
+
+class Telemetry:
+    """Records each decision as a span `policy_decision {tool}`.
+
+    Faults of telemetry never disturb a call: they are counted in `errors` and logged once.
+
+    Args:
+        tracer_provider: An OpenTelemetry `TracerProvider`; left out, the application's global one,
+            whether it is set before or after this.
+        openinference: Mark spans as `GUARDRAIL`, which Phoenix, MLflow and Langfuse show as such.
+
+    Attributes:
+        recording: Tells whether anybody would see a span; without an SDK none is put together.
+        errors: How many decisions could not be recorded.
+    """
+
+    def __init__(self, tracer_provider: trace.TracerProvider | None = None, openinference: bool = True) -> None:
+        release = version("mcp-policy-middleware")
+        if tracer_provider is None:
+            trace.get_tracer_provider()  # lets OTEL_PYTHON_TRACER_PROVIDER take effect
+            tracer = _GlobalTracer(_SCOPE, release)
+            self._tracer: trace.Tracer = tracer
+            self.recording: Callable[[], bool] = tracer.is_set
+        else:
+            self._tracer = tracer_provider.get_tracer(_SCOPE, release)
+            heard = not isinstance(self._tracer, trace.NoOpTracer)
+            self.recording = lambda: heard
+        self._openinference = openinference
+        self.errors = 0
+
+    def record(self, decision: Decision, started: int, ended: int, knows: Callable[[str, ServerName], bool]) -> None:
+        """Make the span of one decision.
+
+        Args:
+            decision: What was decided.
+            started: When the evaluation began, in nanoseconds since the Unix epoch.
+            ended: When it ended, likewise.
+            knows: Whether the policy or the server names a tool; other names are an agent's inventions
+                and show as `_OTHER` in the span's name.
+        """
+        try:
+            call = decision.call
+            name = f"policy_decision {shown(call.tool) if knows(call.tool, call.server) else OTHER}"
+            attributes = _describe(decision)
+            if self._openinference:
+                attributes["openinference.span.kind"] = "GUARDRAIL"
+            span = self._tracer.start_span(name, attributes=attributes, start_time=started)
+            if decision.error is not None:
+                span.set_status(Status(StatusCode.ERROR))
+            span.end(ended)
+        except Exception:
+            self.errors += 1
+            if self.errors == 1:
+                _LOG.warning("a decision could not be recorded; further faults are only counted", exc_info=True)
+
+
+class _GlobalTracer(trace.ProxyTracer):
+    """The application's tracer, whenever its provider is set."""
+
+    def is_set(self) -> bool:
+        """Whether the application has set a provider that is not the API's own."""
+        return not isinstance(self._tracer, trace.NoOpTracer)
+
+
+def _describe(decision: Decision) -> dict[str, Value]:
+    """The attributes of `policy_decision`; argument values are never among them."""
+    call = decision.call
+    server = call.server.value if call.server is UNNAMED else call.server
+    optional = {
+        "mcp_policy.policy.name": decision.policy_name,
+        "mcp_policy.policy.version": decision.policy_digest,
+        "mcp_policy.rule.name": decision.rule,
+        "mcp_policy.server": server,
+        "mcp_policy.grant": decision.grant,
+        "gen_ai.tool.call.id": call.call_id and shown(call.call_id),
+        "mcp.session.id": call.mcp_session_id,
+        "error.type": decision.error,
+    }
+    attributes: dict[str, Value] = {
+        "mcp_policy.effect": decision.effect,
+        "mcp_policy.reason.code": decision.reason.value,
+        "mcp_policy.enforced": decision.enforced,
+        "mcp_policy.decision.id": decision.decision_id,
+        "mcp_policy.arguments.keys": _keys(call.arguments),
+        "gen_ai.tool.name": shown(call.tool),
+    }
+    attributes.update({key: value for key, value in optional.items() if value})
+    return attributes
+
+
+def _keys(arguments: object) -> list[str]:
+    if type(arguments) is not dict:
+        return []
+    names = [shown(name) for name in arguments if type(name) is str]
+    return sorted(names)[:_MOST_KEYS]
