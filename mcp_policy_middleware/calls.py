@@ -9,7 +9,7 @@ import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Reservation",
     "ServerName",
     "ToolCall",
+    "Unreadable",
     "shown",
 ]
 
@@ -46,7 +47,7 @@ ServerName: TypeAlias = str | _Unnamed | None
 """A server's name as the application gave it, `UNNAMED`, or None for a tool of no MCP server."""
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a call was decided as it was: the closed list of PL-4."""
 
     ALLOWED = "allowed"
@@ -70,11 +71,8 @@ class Reason(str, Enum):
     SUSPENDED = "suspended"
     DEFINITION_CHANGED = "definition_changed"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What became of an admitted call; decides whether its charge is kept (PL-5.6)."""
 
     RETURNED = "returned"
@@ -105,6 +103,17 @@ class Layer(IntEnum):
     MIDDLEWARE = 1
     TOOL = 2
     SESSION = 3
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """Stands for the arguments of a call that an adapter could not make out; it is denied as `invalid_call`.
+
+    Args:
+        why: What the agent is told.
+    """
+
+    why: str
 
 
 @dataclass(slots=True)

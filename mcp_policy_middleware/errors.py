@@ -83,7 +83,7 @@ class StoreError(PolicyError):
     """A counter store cannot answer; the guard denies with `store_unavailable` (stores 6)."""
 
 
-class MissingDependency(PolicyError, ImportError):
+class MissingDependency(PolicyError, ImportError):  # noqa: N818  the name says what is missing
     """An optional part was used without its extra.
 
     Args:

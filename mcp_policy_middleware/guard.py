@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from .calls import Decision, Layer, Outcome, ServerName, ToolCall
 from .drivers import (
@@ -208,7 +208,7 @@ class Guard:
             await self._store.aclose()
 
     def _flow(self, call: ToolCall, policy: CompiledPolicy | None) -> Flow:
-        return decide(policy, call, call.grant or self.grant, call.session or self.session, self._suspended)
+        return decide(policy, call, call.grant or self.grant, call.session or self.session, suspended=self._suspended)
 
     def _started(self) -> int:
         """The time in nanoseconds, where a span will be made; else 0."""
@@ -249,8 +249,14 @@ class Guard:
         """
         outer = around.decision
         started = self._started()
-        held = outer.reservation
-        decision = yield from decide(around.policy, call, outer.grant, outer.session, self._suspended, held)
+        decision = yield from decide(
+            around.policy,
+            call,
+            outer.grant,
+            outer.session,
+            suspended=self._suspended,
+            held=outer.reservation,
+        )
         if started and decision.effect != outer.effect:
             self._record(decision, started)
         if decision.reservation is not None:
@@ -259,7 +265,8 @@ class Guard:
             yield from self._settlement(outer, Outcome.NOT_SENT)
         if not decision.allowed:
             raise ToolDenied(decision)
-        return (yield PROCEED)
+        ended: Ended = yield PROCEED
+        return ended
 
     def _settlement(self, decision: Decision, outcome: Outcome) -> Generator[Release, None, None]:
         """Keep a charge or give it back, once; what a store cannot give back is kept."""

@@ -72,9 +72,9 @@ def _name(tool: Any) -> str:
     return name
 
 
-def _read(policies: Mapping[str, Policy] | str | os.PathLike[str]) -> dict[ServerName, Policy]:
+def _read(policies: Any) -> dict[ServerName, Policy]:
     if isinstance(policies, (str, os.PathLike)):
-        return dict(load_directory(policies))
+        return {**load_directory(policies)}
     if not isinstance(policies, Mapping):
         kind = type(policies).__name__
         raise PolicyError(f"a guard takes a policy, policies by server, or a directory, not {kind}")

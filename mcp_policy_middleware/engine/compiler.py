@@ -26,20 +26,17 @@ class Rule:
 
     name: str
     on_deny: str | None
+    text: str
+    """Why it denies (PL-6.1): the author's words, or the engine's, which name arguments and never their values."""
     parts: tuple[tuple[str, Test], ...]
     """The argument and the test of each condition."""
 
     def message(self, answer: Tristate, arguments: dict[str, Any]) -> str:
-        """Why it denies (PL-6.1); the engine's text names arguments and never their values."""
-        if self.on_deny is not None:
-            return self.on_deny
-        if answer is None:
-            name = next(name for name, test in self.parts if test(arguments) is None)
-            return f"argument `{name}` could not be checked"
-        if not self.parts:
-            return "the call is not permitted by policy"
-        names = " and ".join(dict.fromkeys(f"`{name}`" for name, _ in self.parts))
-        return f"argument {names} is not permitted by policy: do not retry with the same arguments"
+        """Why it denies this call."""
+        if answer is not None or self.on_deny is not None:
+            return self.text
+        name = next(name for name, test in self.parts if test(arguments) is None)
+        return f"argument `{name}` could not be checked"
 
 
 @dataclass(slots=True)
@@ -190,7 +187,17 @@ def _rules(base: str, predicates: Iterable[Predicate], *, lenient: bool) -> Iter
             (condition.path.removeprefix("args."), compile_condition(condition, lenient=lenient))
             for condition in conditions
         )
-        yield all_of(tuple(test for _, test in parts)), Rule(base + pointer((unique,)), predicate.on_deny, parts)
+        yield (
+            all_of(tuple(test for _, test in parts)),
+            Rule(base + pointer((unique,)), predicate.on_deny, predicate.on_deny or _text(parts), parts),
+        )
+
+
+def _text(parts: tuple[tuple[str, Test], ...]) -> str:
+    if not parts:
+        return "the call is not permitted by policy"
+    names = " and ".join(dict.fromkeys(f"`{name}`" for name, _ in parts))
+    return f"argument {names} is not permitted by policy: do not retry with the same arguments"
 
 
 def _name(condition: Condition) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from ..calls import UNNAMED, Charge, Decision, Reason, Refusal, Reservation, ToolCall, shown
+from ..calls import UNNAMED, Charge, Decision, Reason, Refusal, Reservation, ToolCall, Unreadable, shown
 from ..errors import StoreError
 from .compiler import CompiledPolicy, Plan
 
@@ -47,6 +47,7 @@ def decide(
     call: ToolCall,
     grant: str,
     session: str | None,
+    *,
     suspended: str | None = None,
     held: Reservation | None = None,
 ) -> Flow:
@@ -67,7 +68,8 @@ def decide(
             return Decision(call, grant, session, Reason.SUSPENDED, "(suspended)", message)
         arguments = {} if call.arguments is None else call.arguments
         if type(arguments) is not dict:
-            message = f"arguments must be an object, not {type(arguments).__name__}"
+            kind = type(arguments).__name__
+            message = arguments.why if isinstance(arguments, Unreadable) else f"arguments must be an object, not {kind}"
             return Decision(call, grant, session, Reason.INVALID_CALL, "(invalid call)", message)
         if policy is None:
             return Decision(call, grant, session, Reason.NO_POLICY, "(no policy)", _no_policy(call))
@@ -81,14 +83,14 @@ def decide(
         if denial is not None:
             return Decision(call, grant, session, *denial, enforced, name, digest)
         charges: tuple[Charge, ...] = ()
-        reservation: Answer | None = None
+        reservation: Reservation | None = None
         if plan.limits:
             charges = plan.charges(call.server, grant, session)
-            reservation = yield Peek(charges) if plan.approval else Reserve(charges, held)
-            if isinstance(reservation, Refusal):
-                denial = _over_limit(plan, reservation)
-                wait = reservation.retry_after
+            answer = yield Peek(charges) if plan.approval else Reserve(charges, held)
+            if isinstance(answer, Refusal):
+                denial, wait = _over_limit(plan, answer), answer.retry_after
                 return Decision(call, grant, session, *denial, enforced, name, digest, wait, None, charges)
+            reservation = answer
         if plan.approval:
             denial = (Reason.APPROVAL_REQUIRED, plan.approval, _approval_message(plan))
             return Decision(call, grant, session, *denial, enforced, name, digest, None, None, charges)

@@ -34,9 +34,7 @@ __all__ = [
 ]
 
 Mode: TypeAlias = Literal["enforce", "shadow"]
-Operator: TypeAlias = Literal[
-    "eq", "neq", "in", "not_in", "lt", "lte", "gt", "gte", "regex", "contains", "exists"
-]
+Operator: TypeAlias = Literal["eq", "neq", "in", "not_in", "lt", "lte", "gt", "gte", "regex", "contains", "exists"]
 
 MAX_TOTAL: Final = 9_007_199_254
 """What a counter's total may reach (PL-5.3): in millionths it is below 2^53, exact in any store."""
@@ -220,6 +218,12 @@ class Policy(_Part):
     def name(self) -> str:
         """The document's name."""
         return self._name
+
+    def named(self, name: str) -> Policy:
+        """The same document under a name; a copy."""
+        named = self.model_copy()
+        named._name = name
+        return named
 
     @cached_property
     def digest(self) -> str:

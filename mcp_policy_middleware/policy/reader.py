@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import DocumentError, Problem
@@ -24,17 +24,18 @@ Dialect: TypeAlias = Literal["auto", "policy.json"]
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")
 
-_KEYS: Final[dict[str, tuple[str, ...]]] = {
+_CONCEPTS: Final[dict[str, type[BaseModel]]] = {
+    "the document": Policy,
+    "all_tools": AllTools,
+    "a tool's rules": ToolRules,
+    "a predicate": Predicate,
+    "a condition": Condition,
+    "a limit": Limit,
+    "a rate_limit": RateLimit,
+}
+_KEYS: Final = {
     concept: tuple(field.alias or name for name, field in model.model_fields.items())
-    for concept, model in {
-        "the document": Policy,
-        "all_tools": AllTools,
-        "a tool's rules": ToolRules,
-        "a predicate": Predicate,
-        "a condition": Condition,
-        "a limit": Limit,
-        "a rate_limit": RateLimit,
-    }.items()
+    for concept, model in _CONCEPTS.items()
 }
 _KINDS: Final = {
     "model_type": ("an object", "write `{ ... }`"),
@@ -59,12 +60,12 @@ def load_policy(path: str | os.PathLike[str], dialect: Dialect = "auto") -> Poli
     """
     source = os.fspath(path)
     try:
-        with open(source, "rb") as file:
+        with FilePath(source).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        help = "give the path of a file; text is read by `parse_policy`"
-        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", help)]) from None
+        advice = "give the path of a file; text is read by `parse_policy`"
+        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", advice)]) from None
     return _read(data, source, dialect)
 
 
@@ -99,8 +100,10 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str | None, Policy]:
         listing = sorted(folder.iterdir())
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        help = "give a directory of policies; one file is read by `load_policy`"
-        raise DocumentError([Problem(str(folder), 0, 0, "", f"the directory cannot be read: {reason}", help)]) from None
+        advice = "give a directory of policies; one file is read by `load_policy`"
+        raise DocumentError(
+            [Problem(str(folder), 0, 0, "", f"the directory cannot be read: {reason}", advice)]
+        ) from None
     for file in listing:
         if file.suffix not in SUFFIXES or file.name.startswith("."):
             continue
@@ -118,8 +121,8 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str | None, Policy]:
             except DocumentError as error:
                 problems += error.problems
     if not files and not problems:
-        help = "add a file `<server>.json`, or `_local.json` for tools of no MCP server"
-        problems.append(Problem(str(folder), 0, 0, "", "the directory holds no policy", help))
+        advice = "add a file `<server>.json`, or `_local.json` for tools of no MCP server"
+        problems.append(Problem(str(folder), 0, 0, "", "the directory holds no policy", advice))
     if problems:
         raise DocumentError(problems)
     return policies
@@ -136,7 +139,7 @@ def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
     document = tree.plain()
     if dialect == "auto" and (found := _intercept_tool(tree)) is not None:
         message = "the document is Intercept YAML (a tool holds `rules`), which is not read yet"
-        path = ("tools", found, "rules")
+        path: Path = ("tools", found, "rules")
         place = _place(tree, path, "extra_forbidden")
         raise DocumentError([Problem(source, *place, pointer(path), message, "write the rules as policy.json")])
     policy: Policy | None = None
@@ -144,16 +147,15 @@ def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
         policy = Policy.model_validate(document)
     except ValidationError as error:
         known = {problem.line * 10**6 + problem.column for problem in problems}
-        for path, kind, message, help in _findings(error, document):
-            place = _place(tree, path, kind)
+        for where, kind, message, advice in _findings(error, document):
+            place = _place(tree, where, kind)
             if place[0] * 10**6 + place[1] not in known:  # a syntax problem says it better
-                problems.append(Problem(source, *place, pointer(path), message, help))
-    for path, message, help in cross_check(document):
-        problems.append(Problem(source, *_place(tree, path, "cross"), pointer(path), message, help))
+                problems.append(Problem(source, *place, pointer(where), message, advice))
+    for where, message, advice in cross_check(document):
+        problems.append(Problem(source, *_place(tree, where, "cross"), pointer(where), message, advice))
     if policy is None or problems:
         raise DocumentError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
-    policy._name = os.path.basename(source) or source
-    return policy
+    return policy.named(FilePath(source).name or source)
 
 
 def _intercept_tool(tree: Node) -> str | None:
@@ -221,16 +223,21 @@ def _worded(path: Path, kind: str, details: ErrorDetails) -> tuple[str, str]:
     if kind in ("string_too_short", "string_pattern_mismatch", "key"):
         return f"{label} is blank", "give a name"
     if path and path[-1] == "window":
-        return f"window {_quoted(value)} is not known", "write `minute`, `hour`, `day`, or whole seconds from 1 to 2678400"
+        return (
+            f"window {_quoted(value)} is not known",
+            "write `minute`, `hour`, `day`, or whole seconds from 1 to 2678400",
+        )
     if kind == "literal_error":
+        if path == ("version",):
+            return f"version {_quoted(value)} is not known", 'write `"1"`, in quotes'
         words = [word.strip("' ") for part in context["expected"].split(",") for word in part.split(" or ")]
         return f"{label} cannot be {_quoted(value)}", _did_you_mean(str(value), words)
     if kind in _BOUNDS:
-        key, words_ = _BOUNDS[kind]
-        return f"{label} must be {words_} {context[key]}", "write a number in that range"
+        key, bound = _BOUNDS[kind]
+        return f"{label} must be {bound} {context[key]}", "write a number in that range"
     if kind in _KINDS:
-        what, help = _KINDS[kind]
-        return f"{label} must be {what}", help
+        what, advice = _KINDS[kind]
+        return f"{label} must be {what}", advice
     return f"{label} is not valid: {details['msg'].lower()}", ""
 
 
@@ -264,5 +271,3 @@ def _did_you_mean(word: str, known: Any) -> str:
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     listing = ", ".join(f"`{name}`" for name in known)
     return f"did you mean `{close[0]}`?" if close else f"known are {listing}"
-
-

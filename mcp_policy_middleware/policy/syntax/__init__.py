@@ -51,21 +51,23 @@ def read_text(data: bytes | str, source: str) -> tuple[Node, list[Problem]]:
 
 
 def _decode(data: bytes | str, fail: Fail) -> str:
-    size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        raise fail((0, 0), f"the document has {size:,} bytes, more than {MAX_BYTES:,}", "split it by server")
-    if isinstance(data, bytes):
+    if isinstance(data, str):
         try:
-            data = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            column = error.start - data.rfind(b"\n", 0, error.start)
-            raise fail((line, column), "the document is not UTF-8 text", "save it as UTF-8") from None
-    data = data.removeprefix("\ufeff")
-    if "\0" in data:
-        line = data.count("\n", 0, data.index("\0")) + 1
-        raise fail((line, 1), "the document holds a NUL character: it is not text", "save it as UTF-8 text")
-    return data
+            data = data.encode()
+        except UnicodeEncodeError:
+            raise fail((0, 0), "the text holds a lone surrogate", "write the character itself") from None
+    if len(data) > MAX_BYTES:
+        raise fail((0, 0), "the document has more than 16 MiB", "split it by server")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        raise fail(place, "the document is not UTF-8 text", "save it as UTF-8") from None
+    if "\0" in text:
+        before = text[: text.index("\0")]
+        place = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise fail(place, "the document holds a NUL character: it is not text", "save it as UTF-8 text")
+    return text
 
 
 def _language(text: str, source: str) -> Literal["json", "yaml"]:

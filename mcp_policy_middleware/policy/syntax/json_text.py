@@ -6,12 +6,17 @@ import json
 import math
 import re
 from bisect import bisect_right
-from json.decoder import scanstring
+from collections.abc import Callable
+from json import decoder
 from typing import Final
 
 from .tree import MAX_DEPTH, Fail, Node, Path, Place, Report, SyntaxProblem, put
 
 __all__ = ["JsonText"]
+
+
+_scan_string: Final[Callable[[str, int], tuple[str, int]]] = decoder.scanstring  # type: ignore[attr-defined]
+# the standard library's own scanner of strings, which its type stubs leave out
 
 
 class JsonText:
@@ -28,47 +33,52 @@ class JsonText:
         self.lines = [0, *(match.end() for match in re.finditer("\n", text))]
         self.at = 0
 
-    def place(self, offset: int) -> Place:
+    def _place(self, offset: int) -> Place:
         line = bisect_right(self.lines, offset)
         return line, offset - self.lines[line - 1] + 1
 
-    def token(self) -> tuple[str, str, int]:
+    def _token(self) -> tuple[str, str, int]:
         """The kind, text and offset of the next token, which is consumed."""
         match = self._TOKEN.match(self.text, self.at)
         if match is None or match.lastgroup is None:
             start = self.at + len(self.text[self.at :]) - len(self.text[self.at :].lstrip(" \t\r\n"))
-            raise self.fail(self.place(start), f"`{self.text[start : start + 10]}` is not JSON")
+            raise self.fail(self._place(start), f"`{self.text[start : start + 10]}` is not JSON")
         kind = match.lastgroup
         self.at = match.end()
         return kind, match[kind], match.start(kind)
 
-    def expected(self, what: str, got: str, offset: int) -> SyntaxProblem:
+    def _expected(self, what: str, got: str, offset: int) -> SyntaxProblem:
         found = f"`{got}`" if got else "the end of the document"
         hint = "" if got else "the document seems to be cut off"
-        return self.fail(self.place(offset), f"expected {what}, found {found}", hint)
+        return self.fail(self._place(offset), f"expected {what}, found {found}", hint)
 
     def document(self) -> Node:
-        node = self.value(*self.token(), ())
-        kind, text, offset = self.token()
+        """Read the document.
+
+        Raises:
+            SyntaxProblem: The text is not one document.
+        """
+        node = self._value(*self._token(), ())
+        kind, text, offset = self._token()
         if kind != "end":
-            raise self.expected("the end of the document", text, offset)
+            raise self._expected("the end of the document", text, offset)
         return node
 
-    def value(self, kind: str, text: str, offset: int, path: Path) -> Node:
-        place = self.place(offset)
+    def _value(self, kind: str, text: str, offset: int, path: Path) -> Node:
+        place = self._place(offset)
         if kind == "number":
-            return Node(self.number(text, place, path), place)
+            return Node(self._number(text, place, path), place)
         if kind == "word" and text in self._WORDS:
             return Node(self._WORDS[text], place)
         if text == '"':
-            return Node(self.string(offset, path), place)
+            return Node(self._string(offset, path), place)
         if text not in ("{", "["):
-            raise self.expected("a value", text, offset)
+            raise self._expected("a value", text, offset)
         if len(path) == MAX_DEPTH:
             raise self.fail(place, f"the document has more than {MAX_DEPTH} levels")
-        return self.object(place, path) if text == "{" else self.list(place, path)
+        return self._object(place, path) if text == "{" else self._list(place, path)
 
-    def number(self, text: str, place: Place, path: Path) -> int | float:
+    def _number(self, text: str, place: Place, path: Path) -> int | float:
         if len(text) > 1000:
             raise self.fail(place, "a number has more than 1000 characters")
         if text.lstrip("-").isdigit():
@@ -78,46 +88,45 @@ class JsonText:
             self.report(place, path, f"`{text}` is too large for a number", "write a smaller number")
         return number
 
-    def string(self, offset: int, path: Path) -> str:
+    def _string(self, offset: int, path: Path) -> str:
         try:
-            string, self.at = scanstring(self.text, offset + 1, True)
+            string, self.at = _scan_string(self.text, offset + 1)
         except json.JSONDecodeError as error:
             what = error.msg.lower().removesuffix(" at").removesuffix(" starting")
-            raise self.fail(self.place(error.pos), f"this is not JSON: {what}") from None
+            raise self.fail(self._place(error.pos), f"this is not JSON: {what}") from None
         if not string.isascii() and any("\ud800" <= char <= "\udfff" for char in string):
-            self.report(self.place(offset), path, "a string holds a lone surrogate", "write the character itself")
+            self.report(self._place(offset), path, "a string holds a lone surrogate", "write the character itself")
         return string
 
-    def object(self, place: Place, path: Path) -> Node:
-        value: dict[str, Node] = {}
-        keys: dict[str, Place] = {}
-        kind, text, offset = self.token()
-        while text != "}" or value:
+    def _object(self, place: Place, path: Path) -> Node:
+        node = Node({}, place)
+        _, text, offset = self._token()
+        while text != "}" or node.value:
             if text != '"':
-                raise self.expected("a key in double quotes", text, offset)
-            key, key_place = self.string(offset, path), self.place(offset)
-            kind, text, offset = self.token()
+                raise self._expected("a key in double quotes", text, offset)
+            key, key_place = self._string(offset, path), self._place(offset)
+            _, text, offset = self._token()
             if text != ":":
-                raise self.expected(f"`:` after `{key}`", text, offset)
-            node = self.value(*self.token(), (*path, key))
-            put(value, keys, key, key_place, node, (*path, key), self.report)
-            kind, text, offset = self.token()
+                raise self._expected(f"`:` after `{key}`", text, offset)
+            child = self._value(*self._token(), (*path, key))
+            put(node, (*path, key), key_place, child, self.report)
+            _, text, offset = self._token()
             if text == "}":
                 break
             if text != ",":
-                raise self.expected("`,` or `}`", text, offset)
-            kind, text, offset = self.token()
-        return Node(value, place, keys)
+                raise self._expected("`,` or `}`", text, offset)
+            _, text, offset = self._token()
+        return node
 
-    def list(self, place: Place, path: Path) -> Node:
+    def _list(self, place: Place, path: Path) -> Node:
         value: list[Node] = []
-        kind, text, offset = self.token()
+        kind, text, offset = self._token()
         while text != "]" or value:
-            value.append(self.value(kind, text, offset, (*path, len(value))))
-            kind, text, offset = self.token()
+            value.append(self._value(kind, text, offset, (*path, len(value))))
+            kind, text, offset = self._token()
             if text == "]":
                 break
             if text != ",":
-                raise self.expected("`,` or `]`", text, offset)
-            kind, text, offset = self.token()
+                raise self._expected("`,` or `]`", text, offset)
+            kind, text, offset = self._token()
         return Node(value, place)

@@ -24,10 +24,10 @@ class Node:
 
     __slots__ = ("keys", "place", "value")
 
-    def __init__(self, value: Any, place: Place, keys: dict[str, Place] | None = None) -> None:
+    def __init__(self, value: Any, place: Place) -> None:
         self.value = value
         self.place = place
-        self.keys = keys or {}
+        self.keys: dict[str, Place] = {}
 
     def plain(self) -> Any:
         """The value alone, as dicts, lists and scalars."""
@@ -56,17 +56,12 @@ Fail: TypeAlias = Callable[..., "SyntaxProblem"]
 """Makes the problem that ends the reading: place, message, help."""
 
 
-def put(
-    value: dict[str, Node],
-    keys: dict[str, Place],
-    key: str,
-    place: Place,
-    node: Node,
-    path: Path,
-    report: Report,
-) -> None:
-    if key in value:
-        report(place, path, f"key `{key}` occurs twice", f"it is first given in line {keys[key][0]}: keep one")
+def put(parent: Node, path: Path, place: Place, node: Node, report: Report) -> None:
+    """Add a key, the last step of the path, to an object; a second one of that name is a problem."""
+    key = str(path[-1])
+    if key in parent.keys:
+        help = f"it is first given in line {parent.keys[key][0]}: keep one"
+        report(place, path, f"key `{key}` occurs twice", help)
     else:
-        value[key] = node
-        keys[key] = place
+        parent.value[key] = node
+        parent.keys[key] = place

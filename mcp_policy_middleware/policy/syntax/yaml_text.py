@@ -22,8 +22,8 @@ class YamlText:
         (re.compile(r"true|True|TRUE"), lambda text: True),
         (re.compile(r"false|False|FALSE"), lambda text: False),
         (re.compile(r"[-+]?[0-9]+"), int),
-        (re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
-        (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text[2:], 16)),
+        (re.compile(r"0o[0-7]+"), lambda text: int(text, 8)),
+        (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text, 16)),
         (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"), float),
         (re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), lambda text: math.nan),
     )
@@ -34,7 +34,7 @@ class YamlText:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self.events: Iterator[Any] = iter(yaml.parse(text, Loader=loader))
 
-    def event(self) -> Any:
+    def _event(self) -> Any:
         try:
             return next(self.events)
         except yaml.MarkedYAMLError as error:
@@ -47,17 +47,22 @@ class YamlText:
             raise self.fail((0, 0), f"this is not YAML: {message}", "save it as plain UTF-8 text") from None
 
     def document(self) -> Node:
-        self.event()  # stream start
-        if not isinstance(self.event(), yaml.DocumentStartEvent):
+        """Read the document.
+
+        Raises:
+            SyntaxProblem: The text is not one document.
+        """
+        self._event()  # stream start
+        if not isinstance(self._event(), yaml.DocumentStartEvent):
             raise self.fail((0, 0), "the document is empty")
-        node = self.node(self.event(), ())
-        self.event()  # document end
-        after = self.event()
+        node = self._node(self._event(), ())
+        self._event()  # document end
+        after = self._event()
         if not isinstance(after, yaml.StreamEndEvent):
             raise self.fail(_mark(after), "the file holds more than one document", "keep one, without `---`")
         return node
 
-    def node(self, event: Any, path: Path) -> Node:
+    def _node(self, event: Any, path: Path) -> Node:
         place = _mark(event)
         if isinstance(event, yaml.AliasEvent):
             self.report(place, path, f"alias `*{event.anchor}` is not allowed", "write the value out")
@@ -67,30 +72,29 @@ class YamlText:
         if event.tag not in (None, "!"):
             self.report(place, path, f"tag `{event.tag}` is not allowed", "remove it, or quote the value")
         if isinstance(event, yaml.ScalarEvent):
-            return Node(self.scalar(event, place, path), place)
+            return Node(self._scalar(event, place, path), place)
         if len(path) == MAX_DEPTH:
             raise self.fail(place, f"the document has more than {MAX_DEPTH} levels")
         if isinstance(event, yaml.MappingStartEvent):
-            return self.mapping(place, path)
+            return self._mapping(place, path)
         items: list[Node] = []
-        while not isinstance(item := self.event(), yaml.SequenceEndEvent):
-            items.append(self.node(item, (*path, len(items))))
+        while not isinstance(item := self._event(), yaml.SequenceEndEvent):
+            items.append(self._node(item, (*path, len(items))))
         return Node(items, place)
 
-    def mapping(self, place: Place, path: Path) -> Node:
-        value: dict[str, Node] = {}
-        keys: dict[str, Place] = {}
-        while not isinstance(event := self.event(), yaml.MappingEndEvent):
-            key = self.node(event, (*path, ""))
+    def _mapping(self, place: Place, path: Path) -> Node:
+        node = Node({}, place)
+        while not isinstance(event := self._event(), yaml.MappingEndEvent):
+            key = self._node(event, (*path, ""))
             step = key.value if type(key.value) is str else str(getattr(event, "value", ""))
-            node = self.node(self.event(), (*path, step))
+            child = self._node(self._event(), (*path, step))
             if type(key.value) is str:
-                put(value, keys, step, key.place, node, (*path, step), self.report)
+                put(node, (*path, step), key.place, child, self.report)
             else:
                 self.report(key.place, (*path, step), f"key `{step}` is not text", "put it in quotes")
-        return Node(value, place, keys)
+        return node
 
-    def scalar(self, event: Any, place: Place, path: Path) -> Any:
+    def _scalar(self, event: Any, place: Place, path: Path) -> Any:
         text: str = event.value
         if event.style or len(text) > 1000:  # quoted, or a block
             return text
