@@ -1,0 +1,86 @@
+"""What differs between the MCP SDK's two lines, 1.x and 2.x, as seen by a client session. No policy here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..calls import Outcome
+from ..errors import MissingDependency
+
+try:
+    import mcp
+    from mcp import types
+    from mcp.client.session import ClientSession
+except ModuleNotFoundError as error:
+    if error.name != "mcp":
+        raise
+    raise MissingDependency("guarding MCP sessions", "mcp") from error
+
+__all__ = [
+    "ClientSession",
+    "SdkError",
+    "outcome_of",
+    "sdk_error",
+    "tool_call_params",
+    "tool_error",
+    "unwrapped_request",
+]
+
+_V2: Final = hasattr(ClientSession, "adopt")
+_IS_ERROR: Final = "is_error" if _V2 else "isError"
+
+SdkError: Final[Any] = getattr(mcp, "MCPError", None) or getattr(mcp, "McpError", None)
+"""The SDK's own error for a JSON-RPC error answer."""
+
+_REJECTED: Final = frozenset({-32700, -32600, -32601, -32602, -32020})
+"""Codes with which a server refuses a request before acting (PL-5.6); the last is a header mismatch of 2.x,
+after which the client sends the same call again."""
+
+
+def unwrapped_request(request: Any) -> Any:
+    """The request itself; 1.x wraps the SDK's own requests in a root model."""
+    return request if _V2 else getattr(request, "root", request)
+
+
+def tool_call_params(request: Any) -> dict[str, Any]:
+    """The parameters of a `tools/call` as they will stand on the wire: `name`, `arguments`, ...
+
+    The SDK dumps a request in this very way before it sends it, so models, dates and aliases among the arguments
+    are seen as the server will see them. What cannot be dumped cannot be sent either, and is handed on as it is.
+    """
+    try:
+        params = request.model_dump(by_alias=True, mode="json", exclude_none=True).get("params")
+    except (ValueError, TypeError, RecursionError):  # pydantic's serialization errors are ValueErrors
+        params = request.params
+        if not isinstance(params, dict):
+            params = {"name": params.name, "arguments": params.arguments}
+    return params if isinstance(params, dict) else {}
+
+
+def tool_error(result_type: Any, text: str, meta: dict[str, Any]) -> Any:
+    """A tool error in the awaited type, or None where that type cannot hold one."""
+    raw = {"content": [{"type": "text", "text": text}], "isError": True, "_meta": meta}
+    try:
+        if not _V2:
+            result = result_type.model_validate(raw)
+        elif hasattr(result_type, "validate_python"):
+            result = result_type.validate_python({**raw, "resultType": "complete"}, by_name=False)
+        else:
+            result = result_type.model_validate({**raw, "resultType": "complete"}, by_name=False)
+    except ValueError:  # pydantic's ValidationError is one
+        return None
+    return result if _IS_ERROR in type(result).model_fields else None
+
+
+def outcome_of(ended: Any) -> Outcome:
+    """What a `tools/call` came to, from its result or its exception (PL-5.6)."""
+    if isinstance(ended, SdkError):
+        return Outcome.REJECTED if ended.error.code in _REJECTED else Outcome.UNKNOWN
+    if isinstance(ended, BaseException):
+        return Outcome.UNKNOWN
+    return Outcome.RETURNED_ERROR if getattr(ended, _IS_ERROR, False) is True else Outcome.RETURNED
+
+
+def sdk_error(code: int, message: str, data: Any) -> tuple[Any, ...]:
+    """The arguments that the SDK's error takes."""
+    return (code, message, data) if _V2 else (types.ErrorData(code=code, message=message, data=data),)
