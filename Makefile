@@ -1,0 +1,69 @@
+# Everything runs from a clean checkout with Python 3.11+, git and make. Environments live in .venvs/.
+PYTHON ?= python3
+VENVS  := .venvs
+PIP    := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench format example-agentcore clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+
+demo: $(VENVS)/demo/ready  ## Run a scripted agent on two real servers under a policy
+	$(VENVS)/demo/bin/mcp-policy demo
+
+test: test-mcp1 test-mcp2  ## Run all tests in both dependency worlds
+
+test-mcp1: $(VENVS)/mcp1/ready  ## Run the tests with mcp 1.x and langchain-mcp-adapters
+	$(VENVS)/mcp1/bin/python -m pytest --world mcp1 $(PYTEST)
+
+test-mcp2: $(VENVS)/mcp2/ready  ## Run the tests with mcp 2.x and langchain.mcp
+	$(VENVS)/mcp2/bin/python -m pytest --world mcp2 $(PYTEST)
+
+lint: $(VENVS)/lint/ready  ## Check style and types
+	$(VENVS)/lint/bin/ruff check .
+	$(VENVS)/lint/bin/ruff format --check .
+	$(VENVS)/lint/bin/mypy
+
+format: $(VENVS)/lint/ready  ## Rewrite the code in the house style
+	$(VENVS)/lint/bin/ruff check --fix .
+	$(VENVS)/lint/bin/ruff format .
+
+bench: $(VENVS)/mcp2/ready  ## Measure a decision against a hand-written function, and a guarded MCP call
+	$(VENVS)/mcp2/bin/python benchmarks/bench.py
+
+example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation example against the real server (250 MB)
+	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \
+		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
+
+$(VENVS)/agentcore/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/agentcore
+	$(VENVS)/agentcore/bin/python $(PIP) --upgrade pip
+	$(VENVS)/agentcore/bin/python $(PIP) --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
+	touch $@
+
+$(VENVS)/demo/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/demo
+	$(VENVS)/demo/bin/python $(PIP) --upgrade pip
+	$(VENVS)/demo/bin/python $(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENVS)/mcp1/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/mcp1
+	$(VENVS)/mcp1/bin/python $(PIP) --upgrade pip
+	$(VENVS)/mcp1/bin/python $(PIP) --group test --editable '.[agents,cli,langchain-mcp,notebook,otel]'
+	touch $@
+
+$(VENVS)/mcp2/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/mcp2
+	$(VENVS)/mcp2/bin/python $(PIP) --upgrade pip
+	$(VENVS)/mcp2/bin/python $(PIP) --group test --editable '.[demo,notebook]'
+	touch $@
+
+$(VENVS)/lint/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/lint
+	$(VENVS)/lint/bin/python $(PIP) --upgrade pip
+	$(VENVS)/lint/bin/python $(PIP) --group lint --editable '.[agents,cli,langchain-mcp,otel]'
+	touch $@
+
+clean:  ## Remove the environments and caches
+	rm -rf $(VENVS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
