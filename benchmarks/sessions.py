@@ -10,12 +10,16 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import anyio
-import mcp
 from mcp import ClientSession
 from mcp.shared.memory import create_client_server_memory_streams
 
 from mcp_policy_middleware import Guard, parse_policy
 from mcp_policy_middleware.adapters.mcp import guard_session
+
+try:
+    from mcp.server.mcpserver import MCPServer as Server  # mcp 2.x
+except ImportError:
+    from mcp.server.fastmcp import FastMCP as Server  # mcp 1.x
 
 CALLS = 1500
 WARM_UP = 150
@@ -41,20 +45,13 @@ class SessionRatio(NamedTuple):
 
 
 def _server() -> Any:
-    if hasattr(mcp, "MCPError"):
-        from mcp.server.mcpserver import MCPServer
-
-        server: Any = MCPServer("bench")
-    else:
-        from mcp.server.fastmcp import FastMCP
-
-        server = FastMCP("bench")
+    server: Any = Server("bench")
 
     @server.tool()
     def create_charge(amount: int, currency: str, customer: str, note: str) -> str:
         return "charged"
 
-    return getattr(server, "_mcp_server", None) or server._lowlevel_server
+    return getattr(server, "_mcp_server", None) or getattr(server, "_lowlevel_server")  # noqa: B009  1.x, 2.x
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from .drivers import (
     unwrapped,
 )
 from .engine import CompiledPolicy, Flow, Request, decide
-from .errors import PolicyError, StoreError, ToolDenied
+from .errors import PolicyError, ToolDenied
 from .handover import CURRENT, Handover, current
 from .policy.model import Mode
 from .selection import Policies, Selection
@@ -88,6 +88,7 @@ class Guard:
         self._look = lambda request: self._store.peek(request.charges, now())
         self._alook = lambda request: self._store.apeek(request.charges, now())
         self._telemetry = Telemetry() if telemetry is None or telemetry is True else telemetry or None
+        self._recording = self._telemetry.recording if self._telemetry else _never
         self._suspended: str | None = None
 
     def explain(self, call: ToolCall) -> Decision:
@@ -101,7 +102,7 @@ class Guard:
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
         policy = self._selection.policy_for(call.server)
-        started = self._started()
+        started = time.time_ns() if self._recording() else 0
         decision = drive(self._flow(call, policy), self._answer)
         if started:
             self._record(decision, started)
@@ -110,7 +111,7 @@ class Guard:
     async def abegin(self, call: ToolCall) -> Decision:
         """`begin` for async callers."""
         policy = self._selection.policy_for(call.server)
-        started = self._started()
+        started = time.time_ns() if self._recording() else 0
         decision = await adrive(self._flow(call, policy), self._aanswer)
         if started:
             self._record(decision, started)
@@ -208,12 +209,7 @@ class Guard:
             await self._store.aclose()
 
     def _flow(self, call: ToolCall, policy: CompiledPolicy | None) -> Flow:
-        return decide(policy, call, call.grant or self.grant, call.session or self.session, suspended=self._suspended)
-
-    def _started(self) -> int:
-        """The time in nanoseconds, where a span will be made; else 0."""
-        telemetry = self._telemetry
-        return time.time_ns() if telemetry is not None and telemetry.recording() else 0
+        return decide(policy, call, call.grant or self.grant, call.session or self.session, self._suspended)
 
     def _record(self, decision: Decision, started: int) -> None:
         if self._telemetry is not None:
@@ -225,7 +221,7 @@ class Guard:
         around = current(self)
         if around is not None and around.accepts(call, layer):
             return (yield from self._inner_passage(call, around))
-        started = self._started()
+        started = time.time_ns() if self._recording() else 0
         policy = self._selection.policy_for(call.server)
         decision = yield from self._flow(call, policy)
         if started:
@@ -248,14 +244,14 @@ class Guard:
         A layer that agrees with the outer one makes no second span.
         """
         outer = around.decision
-        started = self._started()
+        started = time.time_ns() if self._recording() else 0
         decision = yield from decide(
             around.policy,
             call,
             outer.grant,
             outer.session,
-            suspended=self._suspended,
-            held=outer.reservation,
+            self._suspended,
+            outer.reservation,
         )
         if started and decision.effect != outer.effect:
             self._record(decision, started)
@@ -274,8 +270,12 @@ class Guard:
         if reservation is not None and outcome.releases:
             try:
                 yield Release(reservation)
-            except StoreError as error:
-                _LOG.warning("a charge could not be given back and is kept: %s", error)
+            except Exception:
+                _LOG.warning("a charge could not be given back and is kept", exc_info=True)
+
+
+def _never() -> bool:
+    return False
 
 
 def _memory(selection: Selection) -> MemoryStore:

@@ -74,7 +74,9 @@ def _name(tool: Any) -> str:
 
 def _read(policies: Any) -> dict[ServerName, Policy]:
     if isinstance(policies, (str, os.PathLike)):
-        return {**load_directory(policies)}
+        found: dict[ServerName, Policy] = {}
+        found.update(load_directory(policies).items())
+        return found
     if not isinstance(policies, Mapping):
         kind = type(policies).__name__
         raise PolicyError(f"a guard takes a policy, policies by server, or a directory, not {kind}")

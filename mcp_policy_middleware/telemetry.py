@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Final, TypeAlias
 
 from opentelemetry import trace
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import NoOpTracer, Status, StatusCode
 
 from .calls import UNNAMED, Decision, ServerName, shown
 
@@ -50,7 +50,7 @@ class Telemetry:
             self.recording: Callable[[], bool] = tracer.is_set
         else:
             self._tracer = tracer_provider.get_tracer(_SCOPE, release)
-            heard = not isinstance(self._tracer, trace.NoOpTracer)
+            heard = not isinstance(self._tracer, NoOpTracer)
             self.recording = lambda: heard
         self._openinference = openinference
         self.errors = 0
@@ -86,7 +86,7 @@ class _GlobalTracer(trace.ProxyTracer):
 
     def is_set(self) -> bool:
         """Whether the application has set a provider that is not the API's own."""
-        return not isinstance(self._tracer, trace.NoOpTracer)
+        return type(self._tracer) is not NoOpTracer
 
 
 def _describe(decision: Decision) -> dict[str, Value]:

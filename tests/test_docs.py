@@ -62,7 +62,9 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_printed_comments_are_true(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_comments_are_true(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the README says a line prints, it prints."""
     pytest.importorskip("langchain_core")
     monkeypatch.chdir(tmp_path)
@@ -83,5 +85,3 @@ def test_make_targets_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in ("README.md", "CONTRIBUTING.md"):
         assert set(re.findall(r"make ([a-z0-9-]+)", (ROOT / document).read_text())) <= targets
-
-

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from ..policy.model import Condition, Operator, compile_pattern, compile_pattern_set, parse_path
-from .equality import MAX_TEXT, Tristate, any_of, equal, is_text
+from .equality import MAX_TEXT, Tristate, any_of, equal, false_if_json, has_foreign_key, is_text
 
 __all__ = ["Test", "all_of", "compile_condition"]
 
@@ -40,9 +40,9 @@ def compile_condition(condition: Condition, *, lenient: bool = True) -> Test:
     names = parse_path(condition.path)
     compile_operator = _matches if condition.op == "regex" and not lenient else _OPERATORS[condition.op]
     on_missing, on_null, check = compile_operator(condition.value)
-    if len(names) == 1:
+    if len(names) == 1 and not _may_be_foreign(names[0]):
         return _test_argument(names[0], on_missing, on_null, check)
-    return _test_nested(names, on_missing, on_null, check)
+    return _test_path(names, on_missing, on_null, check)
 
 
 def all_of(tests: tuple[Test, ...]) -> Test:
@@ -69,26 +69,35 @@ def _test_argument(name: str, on_missing: Tristate, on_null: Tristate, check: Ch
         if value is None:
             return on_null
         if value is _MISSING:
-            return on_missing
+            return None if has_foreign_key(arguments) else on_missing
         return check(value)
 
     return test
 
 
-def _test_nested(names: tuple[str, ...], on_missing: Tristate, on_null: Tristate, check: Check) -> Test:
+def _test_path(names: tuple[str, ...], on_missing: Tristate, on_null: Tristate, check: Check) -> Test:
+    unsafe = tuple(_may_be_foreign(name) for name in names)
+
     def test(arguments: dict[str, Any]) -> Tristate:
         value: Any = arguments
-        for name in names:
+        for name, suspect in zip(names, unsafe, strict=True):
             if value is None:  # a step into null is missing
                 return on_missing
             if type(value) is not dict:
                 return None
-            value = value.get(name, _MISSING)
+            parent, value = value, value.get(name, _MISSING)
+            if (suspect or value is _MISSING) and has_foreign_key(parent):
+                return None
             if value is _MISSING:
                 return on_missing
         return on_null if value is None else check(value)
 
     return test
+
+
+def _may_be_foreign(name: str) -> bool:
+    """Whether a key that is no string may be written as this name beside the string, as 1 and `"1"` are."""
+    return not name[:1].isalpha() or name in ("true", "false", "null", "NaN", "Infinity")
 
 
 Compiled: TypeAlias = tuple[Tristate, Tristate, Check]
@@ -180,7 +189,7 @@ def _contains(wanted: Any) -> Compiled:
 
 
 def _exists(wanted: bool) -> Compiled:
-    return not wanted, not wanted, lambda value: wanted
+    return not wanted, not wanted, lambda value: None if false_if_json(value) is None else wanted
 
 
 _OPERATORS: Final[dict[Operator, Callable[[Any], Compiled]]] = {

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from ..canonical import canonical
 
-__all__ = ["MAX_TEXT", "Tristate", "any_of", "equal", "is_text"]
+__all__ = ["MAX_TEXT", "Tristate", "any_of", "equal", "false_if_json", "has_foreign_key", "is_text"]
 
 Tristate: TypeAlias = bool | None
 """True, False, or None for undecidable."""
@@ -39,7 +39,7 @@ def equal(wanted: Any) -> Callable[[Any], Tristate]:
         return _equal_list(wanted)
     if kind is dict:
         return _equal_object(wanted)
-    return lambda value: True if value is None else _false_if_json(value)
+    return lambda value: True if value is None else false_if_json(value)
 
 
 def any_of(answers: Iterable[Tristate]) -> Tristate:
@@ -64,8 +64,8 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _false_if_json(value: Any) -> Tristate:
-    """False, unless JSON cannot say the value (PL-4.1); containers are not walked."""
+def false_if_json(value: Any) -> Tristate:
+    """False, or undecidable where JSON cannot say the value (PL-4.1); containers are not walked."""
     kind = type(value)
     if kind is str:
         return False if is_text(value) else None
@@ -74,23 +74,33 @@ def _false_if_json(value: Any) -> Tristate:
     return False if value is None or kind in (bool, int, list, dict) else None
 
 
+def has_foreign_key(value: dict[Any, Any]) -> bool:
+    """Whether an object has a key that is no string: it may be written as any name."""
+    return any(type(name) is not str for name in value)
+
+
 def _equal_text(wanted: str) -> Callable[[Any], Tristate]:
     def test(value: Any) -> Tristate:
         kind = type(value)
         if kind is str:
-            return True if value == wanted else _false_if_json(value)
+            return True if value == wanted else false_if_json(value)
         if kind is bool or kind is int or kind is float:
             try:
-                return canonical(value) == wanted
-            except ValueError:
+                return _json_text(value) == wanted
+            except ValueError:  # not finite, or too long to be written
                 return None
-        return _false_if_json(value)
+        return false_if_json(value)
 
     return test
 
 
-def _equal_number(wanted: int | float) -> Callable[[Any], Tristate]:
-    text = canonical(wanted)
+def _json_text(value: float | bool) -> str:
+    """The JSON text, of a whole float its integer's."""
+    return str(int(value)) if type(value) is float and value.is_integer() else canonical(value)
+
+
+def _equal_number(wanted: float) -> Callable[[Any], Tristate]:
+    text = _json_text(wanted)
 
     def test(value: Any) -> Tristate:
         kind = type(value)
@@ -103,15 +113,15 @@ def _equal_number(wanted: int | float) -> Callable[[Any], Tristate]:
         if kind is str:
             if value == text:
                 return True
-            return None if _may_be_number(value, wanted) else _false_if_json(value)
-        return _false_if_json(value)
+            return None if _may_be_number(value, wanted) else false_if_json(value)
+        return false_if_json(value)
 
     return test
 
 
-def _may_be_number(text: str, wanted: int | float) -> bool:
+def _may_be_number(text: str, wanted: float) -> bool:
     """Whether some lenient reader takes the text for the number."""
-    text = text.strip().replace("_", "").replace(",", "")
+    text = text.replace("\ufeff", " ").strip().replace("_", "").replace(",", "")
     readers: tuple[Callable[[str], Any], ...] = (lambda digits: int(digits, 0), float, Decimal)
     for read in readers:
         try:
@@ -131,13 +141,13 @@ def _equal_boolean(wanted: bool) -> Callable[[Any], Tristate]:
         if kind is bool:
             return value is wanted
         if kind is int or kind is float:
-            return None if value == wanted else _false_if_json(value)
+            return None if value == wanted else false_if_json(value)
         if kind is str:
             if value == text:
                 return True
             # no word is longer than five letters, white space apart
-            return None if value.strip().lower() in words else _false_if_json(value)
-        return _false_if_json(value)
+            return None if value.strip().lower() in words else false_if_json(value)
+        return false_if_json(value)
 
     return test
 
@@ -149,7 +159,7 @@ def _equal_list(wanted: list[Any]) -> Callable[[Any], Tristate]:
         if type(value) is str:
             return _spelled(value, test)
         if type(value) is not list:
-            return _false_if_json(value)
+            return false_if_json(value)
         if len(value) != len(checks):
             return False
         return _all_of(check(item) for check, item in zip(checks, value, strict=True))
@@ -164,10 +174,8 @@ def _equal_object(wanted: dict[str, Any]) -> Callable[[Any], Tristate]:
         if type(value) is str:
             return _spelled(value, test)
         if type(value) is not dict:
-            return _false_if_json(value)
-        if len(value) != len(checks):
-            return False
-        if any(type(name) is not str for name in value):
+            return false_if_json(value)
+        if has_foreign_key(value):
             return None
         if value.keys() != checks.keys():
             return False
@@ -195,7 +203,7 @@ def _spelled(text: str, test: Callable[[Any], Tristate]) -> Tristate:
     except RecursionError:
         return None
     except ValueError:
-        return _false_if_json(text)
+        return false_if_json(text)
     if type(value) is str:
-        return _false_if_json(text)
+        return false_if_json(text)
     return False if test(value) is False else None

@@ -47,7 +47,6 @@ def decide(
     call: ToolCall,
     grant: str,
     session: str | None,
-    *,
     suspended: str | None = None,
     held: Reservation | None = None,
 ) -> Flow:
@@ -66,11 +65,11 @@ def decide(
         if suspended is not None:
             message = f"all calls are suspended: {suspended}"
             return Decision(call, grant, session, Reason.SUSPENDED, "(suspended)", message)
-        arguments = {} if call.arguments is None else call.arguments
+        arguments = call.arguments
         if type(arguments) is not dict:
-            kind = type(arguments).__name__
-            message = arguments.why if isinstance(arguments, Unreadable) else f"arguments must be an object, not {kind}"
-            return Decision(call, grant, session, Reason.INVALID_CALL, "(invalid call)", message)
+            if arguments is not None:
+                return Decision(call, grant, session, Reason.INVALID_CALL, "(invalid call)", _unreadable(arguments))
+            arguments = {}
         if policy is None:
             return Decision(call, grant, session, Reason.NO_POLICY, "(no policy)", _no_policy(call))
         plan = policy.plans.get(call.tool, policy.otherwise)
@@ -139,6 +138,12 @@ def _over_limit(plan: Plan, refusal: Refusal) -> Denial:
 def _approval_message(plan: Plan) -> str:
     missing = "approval required: no approver is configured"
     return f"{plan.reason} ({missing})" if plan.reason else f"{missing}, ask the user to do it"
+
+
+def _unreadable(arguments: Any) -> str:
+    if isinstance(arguments, Unreadable):
+        return arguments.why
+    return f"arguments must be an object, not {type(arguments).__name__}"
 
 
 def _no_policy(call: ToolCall) -> str:

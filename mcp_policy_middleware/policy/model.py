@@ -219,11 +219,10 @@ class Policy(_Part):
         """The document's name."""
         return self._name
 
-    def named(self, name: str) -> Policy:
-        """The same document under a name; a copy."""
-        named = self.model_copy()
-        named._name = name
-        return named
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the document's name from the reader, which knows its file."""
+        if context is not None:
+            self._name = context["name"]
 
     @cached_property
     def digest(self) -> str:

@@ -98,8 +98,8 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str | None, Policy]:
     problems: list[Problem] = []
     try:
         listing = sorted(folder.iterdir())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
         advice = "give a directory of policies; one file is read by `load_policy`"
         raise DocumentError(
             [Problem(str(folder), 0, 0, "", f"the directory cannot be read: {reason}", advice)]
@@ -144,7 +144,7 @@ def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
         raise DocumentError([Problem(source, *place, pointer(path), message, "write the rules as policy.json")])
     policy: Policy | None = None
     try:
-        policy = Policy.model_validate(document)
+        policy = Policy.model_validate(document, context={"name": FilePath(source).name or source})
     except ValidationError as error:
         known = {problem.line * 10**6 + problem.column for problem in problems}
         for where, kind, message, advice in _findings(error, document):
@@ -155,7 +155,7 @@ def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
         problems.append(Problem(source, *_place(tree, where, "cross"), pointer(where), message, advice))
     if policy is None or problems:
         raise DocumentError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
-    return policy.named(FilePath(source).name or source)
+    return policy
 
 
 def _intercept_tool(tree: Node) -> str | None:

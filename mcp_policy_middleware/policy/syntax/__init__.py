@@ -7,6 +7,7 @@ keys, aliases, tags, NaN, infinities, lone surrogates and more than 64 levels.
 
 from __future__ import annotations
 
+import codecs
 from typing import Final, Literal
 
 from ...errors import Problem
@@ -58,10 +59,12 @@ def _decode(data: bytes | str, fail: Fail) -> str:
             raise fail((0, 0), "the text holds a lone surrogate", "write the character itself") from None
     if len(data) > MAX_BYTES:
         raise fail((0, 0), "the document has more than 16 MiB", "split it by server")
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
-        place = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        before = data[: error.start].decode()
+        place = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise fail(place, "the document is not UTF-8 text", "save it as UTF-8") from None
     if "\0" in text:
         before = text[: text.index("\0")]
