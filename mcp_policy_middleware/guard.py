@@ -209,7 +209,9 @@ class Guard:
             await self._store.aclose()
 
     def _flow(self, call: ToolCall, policy: CompiledPolicy | None) -> Flow:
-        return decide(policy, call, call.grant or self.grant, call.session or self.session, self._suspended)
+        grant = self.grant if call.grant is None else call.grant
+        session = self.session if call.session is None else call.session
+        return decide(policy, call, grant, session, self._suspended)
 
     def _record(self, decision: Decision, started: int) -> None:
         if self._telemetry is not None:

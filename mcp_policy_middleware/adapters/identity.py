@@ -37,6 +37,9 @@ def identified_call(
         identity = dict(identity_of(seen))
         if unknown := identity.keys() - _KEYS:
             raise TypeError(f"`identity_of` returned {sorted(map(str, unknown))}: known are {sorted(_KEYS)}")
+        for key in ("grant", "session"):  # an empty one must not fall back to the guard's own
+            if key in identity and not (isinstance(identity[key], str) and identity[key]):
+                raise TypeError(f"`{key}` of an identity is a text that is not empty, or is left out")
         return ToolCall(tool, arguments, server=server, call_id=call_id, **identity)
     except Exception:
         _LOG.exception("a call was denied because `identity_of` failed")

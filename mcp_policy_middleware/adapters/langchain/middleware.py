@@ -1,0 +1,172 @@
+"""The policy as a middleware of `create_agent` (adapters A-2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import ModelRequest
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+
+from ...calls import Decision, Layer, Reason, ToolCall, Unreadable
+from ...errors import ToolDenied
+from ...guard import Guard
+from .answers import denial_message, outcome_of
+from .arguments import as_written
+from .binding import Binding, Identity, bindings_of
+
+__all__ = ["PolicyMiddleware"]
+
+_LOG: Final = logging.getLogger(__name__)
+_STANDING: Final = frozenset(
+    {Reason.HIDDEN, Reason.DEFAULT_DENY, Reason.NO_POLICY, Reason.SUSPENDED, Reason.DEFINITION_CHANGED}
+)
+_NOT_LAST: Final = (
+    "`%s` is not the last middleware: one after it can change a call that was already decided, put it last in the list"
+)
+
+
+class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Decides every tool call of an agent, and keeps tools that are not to be used from the model.
+
+    Beside guarded tools it adds what they cannot see: calls of names that no tool has, tools that another middleware
+    brings, and tools that the model's provider runs. A call of a tool that this guard guards is decided once for both.
+
+    Put it last in the list of middleware. The last one is innermost and sees a call as it is made; one that is not
+    last decides calls which those after it may still change, and says so in the log. It sees the arguments as the
+    model wrote them: where a rule needs a number and the model wrote `"7"`, the call is denied as undecidable, and
+    a call that the tool then refuses because its arguments do not validate keeps its charge.
+
+    A tool that the model's provider runs never passes here: it is withheld where the policy hides or denies it as a
+    whole, and no rule about its arguments can be enforced. It goes by its `name`, or else its `type`.
+
+    Args:
+        guard: Who decides.
+        server: The name the application gave the MCP server the tools come from; None for tools of no server.
+        name_of: Tells a tool's name as its server knows it, where LangChain shows another.
+        identity_of: Tells `grant`, `session` and `context` of a call from the request, such as from its
+            `runtime.context`; what it leaves out is the guard's. A call for which it fails is denied.
+        server_of: Tells a tool's server, where an agent has tools of several; used instead of `server`.
+        name: The middleware's name, which must differ from every other's in the same agent.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        server: str | None = None,
+        name_of: Callable[[BaseTool], str] | None = None,
+        identity_of: Callable[[ToolCallRequest], Identity] | None = None,
+        server_of: Callable[[BaseTool], str | None] | None = None,
+        name: str = "PolicyMiddleware",
+    ) -> None:
+        super().__init__()
+        self._guard = guard
+        self._server = server
+        self._name_of = name_of
+        self._identity_of = identity_of
+        self._server_of = server_of
+        self._name = name
+        self._warned = False
+
+    @property
+    def name(self) -> str:
+        """The middleware's name in its agent."""
+        return self._name
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        """Decide the call; a denied one is answered with a tool error, and `handler` is not called."""
+        call = self._call(request, handler)
+        try:
+            return self._guard.run(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
+        except ToolDenied as denial:
+            return _answer(denial, call, request)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        """`wrap_tool_call` for async agents."""
+        call = self._call(request, handler)
+        try:
+            return await self._guard.arun(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
+        except ToolDenied as denial:
+            return _answer(denial, call, request)
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
+        """Keep from the model what the policy hides, and what its provider would run although it is denied."""
+        guard = self._guard
+        withheld = [tool for tool in _provided(request) if _stands(guard.explain(_provider_call(tool)))]
+        return handler(self._without(request, withheld))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """`wrap_model_call` for async agents."""
+        guard = self._guard
+        withheld = [tool for tool in _provided(request) if _stands(await guard.aexplain(_provider_call(tool)))]
+        return await handler(self._without(request, withheld))
+
+    def _call(self, request: ToolCallRequest, handler: Callable[..., Any]) -> ToolCall:
+        """What is about to be called: by the tool that will run, where there is one."""
+        if not self._warned and (getattr(handler, "__module__", None) or "").startswith("langchain.agents"):
+            self._warned = True  # the innermost middleware is handed a function of langgraph's `ToolNode`
+            _LOG.warning(_NOT_LAST, self._name)
+        tool, asked = request.tool, request.tool_call
+        binding = Binding(self._guard, self._server, asked["name"], None) if tool is None else self._binding(tool)
+        arguments: object = asked["args"]
+        if tool is not None and tool.name != asked["name"]:
+            arguments = Unreadable("the call names one tool and would run another, and it was not made")
+        elif tool is not None and isinstance(arguments, dict):
+            arguments = as_written(tool, arguments)
+        if self._identity_of is not None:
+            return binding.call_for(self._identity_of, request, arguments, asked["id"])
+        return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"])
+
+    def _binding(self, tool: BaseTool) -> Binding:
+        """A tool's place in the policy: its own, where this guard guards it."""
+        for binding in bindings_of(tool):
+            if binding.guard is self._guard:
+                return binding
+        server = self._server if self._server_of is None else self._server_of(tool)
+        return Binding(self._guard, server, tool.name if self._name_of is None else self._name_of(tool), None)
+
+    def _without(self, request: ModelRequest[Any], withheld: list[dict[str, Any]]) -> ModelRequest[Any]:
+        """The request without these tools, and without those that are hidden."""
+        offered = [tool for tool in request.tools if tool not in withheld and not self._hides(tool)]
+        return request if len(offered) == len(request.tools) else request.override(tools=offered)
+
+    def _hides(self, tool: BaseTool | dict[str, Any]) -> bool:
+        if isinstance(tool, dict):
+            return False
+        binding = self._binding(tool)
+        return not self._guard.visible([binding.name], server=binding.server)
+
+
+def _answer(denial: ToolDenied, call: ToolCall, request: ToolCallRequest) -> ToolMessage:
+    """The tool error of a denied call; a denial of another call is an exception of the tool's own."""
+    if denial.decision.call is not call:
+        raise denial
+    return denial_message(denial.decision, request.tool_call["name"], request.tool_call["id"] or "")
+
+
+def _provided(request: ModelRequest[Any]) -> list[dict[str, Any]]:
+    """Tools that are described to the model and are none of the agent's; mostly, its provider runs them."""
+    return [tool for tool in request.tools if isinstance(tool, dict)]
+
+
+def _provider_call(tool: dict[str, Any]) -> ToolCall:
+    """A call of a provider's tool, which goes by its name, its type, or the one key that describes it."""
+    function = tool.get("function")
+    described = function if isinstance(function, dict) else tool
+    name = described.get("name") or tool.get("type") or next(iter(tool), "")
+    return ToolCall(str(name), {})
+
+
+def _stands(decision: Decision) -> bool:
+    """Whether a call was denied whatever its arguments are, by a rule about the tool as a whole."""
+    by_action = decision.reason is Reason.RULE_DENIED and decision.rule.endswith("/action")
+    return not decision.allowed and (by_action or decision.reason in _STANDING)
