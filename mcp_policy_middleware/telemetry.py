@@ -86,7 +86,10 @@ class _GlobalTracer(trace.ProxyTracer):
 
     def is_set(self) -> bool:
         """Whether the application has set a provider that is not the API's own."""
-        return type(self._tracer) is not NoOpTracer
+        try:
+            return type(self._tracer) is not NoOpTracer
+        except Exception:  # of the provider; recording will meet it again and count it
+            return True
 
 
 def _describe(decision: Decision) -> dict[str, Value]:

@@ -130,7 +130,7 @@ def _negated(check: Check) -> Check:
 
 def _any_equal(wanted: list[Any]) -> Check:
     texts = frozenset(item for item in wanted if type(item) is str)
-    checks = tuple(equal(item) for item in wanted)
+    checks = tuple(equal(item) for item in wanted) or (false_if_json,)
 
     def test(value: Any) -> Tristate:
         if type(value) is str and value in texts:

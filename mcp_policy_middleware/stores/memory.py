@@ -68,6 +68,8 @@ class MemoryStore(Store):
     def adjust(self, reservation: Reservation, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """Replace a reservation by other charges, in one step; a refusal leaves it as it was."""
         with self._lock:
+            for charge in charges:  # first, so that giving back finds each counter in the window of `now`
+                self._cell(charge, now)
             undone = self._give_back(reservation)
             answer = self._look(charges, now)
             if isinstance(answer, Refusal):
@@ -92,13 +94,15 @@ class MemoryStore(Store):
         """The cell of each charge, rolled to the window of `now`; or the first that does not fit."""
         cells: list[_Cell] = []
         for charge in charges:
-            cell = self._cells.get(charge.key)
-            if cell is None or cell.ends <= now:
-                cell = self._roll(charge, cell, now)
+            cell = self._cell(charge, now)
             if cell.used + charge.amount > charge.limit:
                 return _refusal(len(cells), charge, cell, now)
             cells.append(cell)
         return cells
+
+    def _cell(self, charge: Charge, now: float) -> _Cell:
+        cell = self._cells.get(charge.key)
+        return self._roll(charge, cell, now) if cell is None or cell.ends <= now else cell
 
     def _roll(self, charge: Charge, cell: _Cell | None, now: float) -> _Cell:
         """The counter in the window of `now`; a clock that goes back finds the later window still open."""
