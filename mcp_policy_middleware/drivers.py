@@ -115,7 +115,7 @@ def outcome(outcome_of: OutcomeOf, ended: Ended) -> Outcome:
     """The outcome of a call; where it cannot be told, the charge is kept."""
     result, error = ended
     try:
-        return outcome_of(result if error is None else error)
+        return Outcome(outcome_of(result if error is None else error))
     except Exception:
         _LOG.exception("the outcome of a call could not be told; its charge is kept")
         return Outcome.UNKNOWN

@@ -29,7 +29,7 @@ def lenient_number(string: str) -> Fraction | None:  # what some reader may take
     plain = "".join(str(unicodedata.digit(c, c)) for c in string.strip()).replace("_", "")
     if found := re.fullmatch(r"[+-]?0(x[0-9a-f]+|o[0-7]+|b[01]+)", plain, re.IGNORECASE):
         return Fraction(int(found.group().lower(), 0))
-    return Fraction(plain) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", plain) else None
+    return Fraction(plain or 0) if re.fullmatch(r"([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?)?", plain) else None
 
 
 def same(want: Any, got: Any) -> Any:  # PL-3.5

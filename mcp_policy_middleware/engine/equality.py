@@ -119,11 +119,20 @@ def _equal_number(wanted: float) -> Callable[[Any], Tristate]:
     return test
 
 
+_READERS: Final[tuple[Callable[[str], Any], ...]] = (
+    lambda digits: int(digits, 0),
+    lambda digits: int(digits, 8) if digits.lstrip("+-").startswith("0") else int(digits),
+    float,
+    Decimal,
+)
+
+
 def _may_be_number(text: str, wanted: float) -> bool:
     """Whether some lenient reader takes the text for the number."""
     text = text.replace("\ufeff", " ").strip().replace("_", "").replace(",", "")
-    readers: tuple[Callable[[str], Any], ...] = (lambda digits: int(digits, 0), float, Decimal)
-    for read in readers:
+    if not text:
+        return wanted == 0
+    for read in _READERS:
         try:
             if read(text) == wanted:
                 return True

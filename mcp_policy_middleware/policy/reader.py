@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path as FilePath
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -129,6 +129,8 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str | None, Policy]:
 
 
 def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
+    if dialect not in get_args(Dialect):
+        raise ValueError(f"dialect `{dialect}` is not known: give one of {', '.join(get_args(Dialect))}")
     try:
         tree, problems = read_text(data, source)
     except SyntaxProblem as error:
