@@ -1,4 +1,4 @@
-"""The values that pass between the rooms: a call, what it charges, and what was decided.
+"""The values that pass between the rooms: a call, its outcome, and what was decided.
 
 Plain slotted values, immutable by convention (`frozen` would cost more than deciding a call does).
 """
@@ -10,18 +10,17 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from .charges import Charge, Reservation
 
 __all__ = [
     "UNNAMED",
-    "Charge",
     "Decision",
     "Effect",
     "Layer",
     "Outcome",
     "Reason",
-    "Refusal",
-    "Reservation",
     "ServerName",
     "ToolCall",
     "Unreadable",
@@ -29,8 +28,6 @@ __all__ = [
 ]
 
 Effect: TypeAlias = Literal["allow", "deny"]
-MILLION: Final = 1_000_000
-"""Amounts are whole millionths (PL-5.3): a charge of 1 is 1,000,000."""
 
 
 class _Unnamed(Enum):
@@ -51,25 +48,45 @@ class Reason(StrEnum):
     """Why a call was decided as it was: the closed list of PL-4."""
 
     ALLOWED = "allowed"
+    """Nothing denies it."""
     INVALID_CALL = "invalid_call"
+    """The call is malformed: its arguments are no JSON object, or it is not known whose call it is."""
     NO_POLICY = "no_policy"
+    """No policy applies to the server and grant."""
     HIDDEN = "hidden"
+    """The tool is in `hide`."""
     DEFAULT_DENY = "default_deny"
+    """The tool is not listed, and `default` is `deny`."""
     RULE_DENIED = "rule_denied"
+    """`action` is `deny`, or a `deny_if` holds."""
     UNEXPECTED_ARGUMENT = "unexpected_argument"
+    """An argument is not in `only_arguments`."""
     REQUIREMENT_UNMET = "requirement_unmet"
+    """A `require` does not hold."""
     UNDECIDABLE = "undecidable"
+    """A rule or a charge cannot be decided on the value that was given."""
     LIMIT_EXCEEDED = "limit_exceeded"
+    """A limit is reached."""
     STORE_UNAVAILABLE = "store_unavailable"
+    """The counter store cannot answer."""
     APPROVAL_REQUIRED = "approval_required"
+    """A person must agree, and nobody can be asked."""
     APPROVAL_PENDING = "approval_pending"
+    """A person has been asked and has not answered yet."""
     APPROVAL_DENIED = "approval_denied"
+    """A person said no."""
     APPROVAL_EXPIRED = "approval_expired"
+    """No answer came in time."""
     APPROVAL_FAILED = "approval_failed"
+    """The question could not be asked or was withdrawn."""
     APPROVAL_FLOOD = "approval_flood"
+    """Too many questions are open for the grant."""
     EVALUATION_ERROR = "evaluation_error"
+    """Something went wrong inside the evaluation; the log tells what."""
     SUSPENDED = "suspended"
+    """The guard is suspended."""
     DEFINITION_CHANGED = "definition_changed"
+    """The tool's definition is not the one that was reviewed."""
 
 
 class Outcome(StrEnum):
@@ -145,53 +162,6 @@ class ToolCall:
         return f"ToolCall({shown(self.tool)!r}, arguments=<{type(self.arguments).__name__}>{server})"
 
 
-@dataclass(slots=True)
-class Charge:
-    """What one call adds to one counter, and the ceiling it must fit under (PL-5).
-
-    Args:
-        key: Names the counter: canonical JSON of its name, window and scope, and of what the scope keeps apart.
-        window: Length of the fixed window in seconds, aligned to the Unix epoch (and so to UTC).
-        amount: What the call adds, in millionths.
-        limit: What the total may reach, in millionths.
-    """
-
-    key: str
-    window: int
-    amount: int
-    limit: int
-
-
-@dataclass(slots=True)
-class Reservation:
-    """Charges that a store has taken, all of them.
-
-    Args:
-        charges: What was taken.
-        windows: For each charge, the end of the window that was charged, in seconds since the Unix epoch.
-        used: For each charge, the counter's total before it, in millionths.
-        released: Whether it was given back; a store sets it once.
-    """
-
-    charges: tuple[Charge, ...]
-    windows: tuple[int, ...]
-    used: tuple[int, ...]
-    released: bool = False
-
-
-@dataclass(slots=True)
-class Refusal:
-    """The first charge, in the order given, that did not fit; nothing was taken.
-
-    Args:
-        index: Its place among the charges.
-        retry_after: Whole seconds until it would fit; None where it never will.
-    """
-
-    index: int
-    retry_after: int | None
-
-
 def shown(name: str) -> str:
     """A name an agent chose, fit for messages and traces: escaped, at most 128 characters."""
     if len(name) <= 128 and name.isprintable():
@@ -201,6 +171,13 @@ def shown(name: str) -> str:
 
 _ALLOWED: Final = Reason.ALLOWED
 _ID_LOCK: Final = threading.Lock()
+
+
+class Document(Protocol):
+    """What a decision knows of the policy behind it."""
+
+    name: str
+    digest: str
 
 
 @dataclass(slots=True, eq=False)
@@ -216,8 +193,7 @@ class Decision:
         enforced: False in shadow mode.
         retry_after: Whole seconds after which a limit admits the call; None where that is not known.
         approval: The id of an approval request, where there is one.
-        policy_name: The document's name.
-        policy_digest: The document's digest (PL-9.3); both empty where no policy applied.
+        policy: The policy that decided; None where none applied.
         charges: What the call charges, in the order of the document.
         call: The call that was decided.
         grant: The grant it was made under: the call's own, or the guard's.
@@ -233,8 +209,7 @@ class Decision:
     rule: str = ""
     message: str = ""
     enforced: bool = True
-    policy_name: str = ""
-    policy_digest: str = ""
+    policy: Document | None = None
     retry_after: int | None = None
     approval: str | None = None
     charges: tuple[Charge, ...] = ()
@@ -251,6 +226,16 @@ class Decision:
     def allowed(self) -> bool:
         """Whether the call may go on: the effect is allow, or it is not enforced (PL-4.4)."""
         return self.reason is _ALLOWED or not self.enforced
+
+    @property
+    def policy_name(self) -> str:
+        """The document's name; empty where no policy applied."""
+        return "" if self.policy is None else self.policy.name
+
+    @property
+    def policy_digest(self) -> str:
+        """The document's digest (PL-9.3); empty where no policy applied."""
+        return "" if self.policy is None else self.policy.digest
 
     @property
     def decision_id(self) -> str:

@@ -99,9 +99,10 @@ def _number(value: float) -> str:
         raise ValueError("a number is not finite")
     if value.is_integer() and abs(value) < 1e21:
         return str(int(value))
-    negative, figures, exponent = Decimal(repr(value)).normalize().as_tuple()
-    digits = "".join(map(str, figures))
-    point = len(digits) + int(exponent)  # the value is 0.digits * 10**point
+    # no arithmetic here: it would round as the application's decimal context says
+    negative, figures, exponent = Decimal(repr(value)).as_tuple()
+    point = len(figures) + int(exponent)  # the value is 0.digits * 10**point
+    digits = "".join(map(str, figures)).rstrip("0")
     sign = "-" if negative else ""
     if -6 < point <= 0:
         return f"{sign}0.{'0' * -point}{digits}"

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
-from .calls import Outcome, Reservation
+from .calls import Outcome
+from .charges import Reservation
 from .engine import Peek, Reserve
 from .stores.base import Store
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar, get_args
@@ -33,7 +33,6 @@ from .handover import CURRENT, Handover, current
 from .policy.model import Mode
 from .selection import Policies, Selection
 from .stores.base import Store
-from .stores.memory import MemoryStore
 from .telemetry import Telemetry
 
 __all__ = ["Guard", "OutcomeOf"]
@@ -41,7 +40,6 @@ __all__ = ["Guard", "OutcomeOf"]
 T = TypeVar("T")
 _LOG: Final = logging.getLogger(__name__)
 _RETURNED: Final = Outcome.RETURNED
-_HOUR: Final = 3600
 
 
 class Guard:
@@ -54,6 +52,7 @@ class Guard:
             an hour: a restart would forget it, so a store must be named.
         grant: The name under which the agent was given access; counters are kept per grant.
         session: The id of the run or conversation, for limits of scope `session`.
+        context: Values for conditions on `context.*`, which a call may bring its own of.
         mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
         clock: Returns the time as an aware datetime; for tests.
         telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
@@ -69,6 +68,7 @@ class Guard:
         store: Store | None = None,
         grant: str = "default",
         session: str | None = None,
+        context: Mapping[str, Any] | None = None,
         mode: Mode | None = None,
         clock: Callable[[], datetime] | None = None,
         telemetry: Telemetry | bool | None = None,
@@ -79,9 +79,10 @@ class Guard:
             raise PolicyError("a grant is a name: give a text that is not empty")
         self.grant = grant
         self.session = session
+        self.context = context
         self._selection = Selection(policy, mode)
         self._owns_store = store is None
-        self._store = _memory(self._selection) if store is None else store
+        self._store = self._selection.memory_store() if store is None else store
         now = time.time if clock is None else _seconds(clock)
         self._answer = partial(answer, self._store, now)
         self._aanswer = partial(aanswer, self._store, now)
@@ -93,26 +94,24 @@ class Guard:
 
     def explain(self, call: ToolCall) -> Decision:
         """What would happen now; never changes anything and makes no span."""
-        return drive(self._flow(call, self._selection.policy_for(call.server)), self._look)
+        return drive(self._flow(call), self._look)
 
     async def aexplain(self, call: ToolCall) -> Decision:
         """`explain` for async callers."""
-        return await adrive(self._flow(call, self._selection.policy_for(call.server)), self._alook)
+        return await adrive(self._flow(call), self._alook)
 
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
-        policy = self._selection.policy_for(call.server)
         started = time.time_ns() if self._recording() else 0
-        decision = drive(self._flow(call, policy), self._answer)
+        decision = drive(self._flow(call), self._answer)
         if started:
             self._record(decision, started)
         return decision
 
     async def abegin(self, call: ToolCall) -> Decision:
         """`begin` for async callers."""
-        policy = self._selection.policy_for(call.server)
         started = time.time_ns() if self._recording() else 0
-        decision = await adrive(self._flow(call, policy), self._aanswer)
+        decision = await adrive(self._flow(call), self._aanswer)
         if started:
             self._record(decision, started)
         return decision
@@ -181,14 +180,15 @@ class Guard:
 
         return unwrapped(await adrive(self._passage(call, outcome_of, layer), reply_to))  # type: ignore[no-any-return]
 
-    def visible(self, tools: Iterable[T], *, server: ServerName = None) -> list[T]:
+    def visible(self, tools: Iterable[T], *, server: ServerName = None, grant: str | None = None) -> list[T]:
         """The tools of a list that are not hidden, in the same order.
 
         Args:
             tools: Names, or objects with a `name`.
             server: Whose tools they are.
+            grant: For whom the list is; left out, the guard's.
         """
-        return self._selection.visible(tools, server)
+        return self._selection.visible(tools, server, grant or self.grant)
 
     def suspend(self, reason: str) -> None:
         """A kill switch: deny every call from now on, in shadow mode too, and tell the agent why."""
@@ -208,15 +208,16 @@ class Guard:
         if self._owns_store:
             await self._store.aclose()
 
-    def _flow(self, call: ToolCall, policy: CompiledPolicy | None) -> Flow:
+    def _flow(self, call: ToolCall) -> Flow:
         grant = self.grant if call.grant is None else call.grant
         session = self.session if call.session is None else call.session
-        return decide(policy, call, grant, session, self._suspended)
+        context = self.context if call.context is None else call.context
+        policy = self._selection.policy_for(call.server, grant)
+        return decide(policy, call, grant, session, self._suspended, None, context)
 
     def _record(self, decision: Decision, started: int) -> None:
         if self._telemetry is not None:
-            known = self._selection.knows
-            self._telemetry.record(decision, started, time.time_ns(), known)
+            self._telemetry.record(decision, started, time.time_ns(), self._selection.knows)
 
     def _passage(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
         """One guarded call, as one layer sees it."""
@@ -224,13 +225,12 @@ class Guard:
         if around is not None and around.accepts(call, layer):
             return (yield from self._inner_passage(call, around))
         started = time.time_ns() if self._recording() else 0
-        policy = self._selection.policy_for(call.server)
-        decision = yield from self._flow(call, policy)
+        decision = yield from self._flow(call)
         if started:
             self._record(decision, started)
         if not decision.allowed:
             raise ToolDenied(decision)
-        handover = Handover(self, policy, decision, layer, CURRENT.get())
+        handover = Handover(self, decision, layer, CURRENT.get())
         token = CURRENT.set(handover)
         try:
             ended: Ended = yield PROCEED
@@ -246,14 +246,16 @@ class Guard:
         A layer that agrees with the outer one makes no second span.
         """
         outer = around.decision
+        policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
         started = time.time_ns() if self._recording() else 0
         decision = yield from decide(
-            around.policy,
+            policy,
             call,
             outer.grant,
             outer.session,
             self._suspended,
             outer.reservation,
+            next((one for one in (call.context, outer.call.context) if one is not None), self.context),
         )
         if started and decision.effect != outer.effect:
             self._record(decision, started)
@@ -269,7 +271,11 @@ class Guard:
     def _settlement(self, decision: Decision, outcome: Outcome) -> Generator[Release, None, None]:
         """Keep a charge or give it back, once; what a store cannot give back is kept."""
         reservation, decision.reservation = decision.reservation, None
-        if reservation is not None and outcome.releases:
+        if reservation is not None and outcome is Outcome.RETURNED_ERROR:
+            reservation = reservation.on_success()
+        elif not outcome.releases:
+            return
+        if reservation is not None:
             try:
                 yield Release(reservation)
             except Exception:
@@ -278,16 +284,6 @@ class Guard:
 
 def _never() -> bool:
     return False
-
-
-def _memory(selection: Selection) -> MemoryStore:
-    for policy in selection.all():
-        if policy.longest_window > _HOUR:
-            raise PolicyError(
-                f"policy `{policy.name}` has a limit over more than an hour, which a restart would forget: "
-                "name a store, such as `store=MemoryStore()` where that is acceptable"
-            )
-    return MemoryStore()
 
 
 def _seconds(clock: Callable[[], datetime]) -> Callable[[], float]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .calls import Decision, Layer, ToolCall
-from .engine import CompiledPolicy
 
 __all__ = ["Handover", "current"]
 
@@ -27,15 +26,14 @@ class Handover:
 
     Attributes:
         guard: Whose decision it is; another guard's layers decide for themselves.
-        policy: The policy that admitted the call; a reload meanwhile does not change it.
-        decision: The decision; it holds the one reservation of all layers.
+        decision: The decision; it holds the one reservation of all layers, and the policy that admitted the call,
+            which a reload meanwhile does not change.
         layer: The innermost layer that has seen the call.
         outer: The handover around this one, of another call or another guard.
         settled: Whether the call is over.
     """
 
     guard: object
-    policy: CompiledPolicy | None
     decision: Decision
     layer: Layer
     outer: Handover | None

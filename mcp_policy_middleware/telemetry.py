@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Status, StatusCode
 
-from .calls import UNNAMED, Decision, ServerName, shown
+from .calls import UNNAMED, Decision, shown
 
 __all__ = ["Telemetry"]
 
@@ -55,19 +55,18 @@ class Telemetry:
         self._openinference = openinference
         self.errors = 0
 
-    def record(self, decision: Decision, started: int, ended: int, knows: Callable[[str, ServerName], bool]) -> None:
+    def record(self, decision: Decision, started: int, ended: int, knows: Callable[[Decision], bool]) -> None:
         """Make the span of one decision.
 
         Args:
             decision: What was decided.
             started: When the evaluation began, in nanoseconds since the Unix epoch.
             ended: When it ended, likewise.
-            knows: Whether the policy or the server names a tool; other names are an agent's inventions
+            knows: Whether the policy or the server names the tool; other names are an agent's inventions
                 and show as `_OTHER` in the span's name.
         """
         try:
-            call = decision.call
-            name = f"policy_decision {shown(call.tool) if knows(call.tool, call.server) else OTHER}"
+            name = f"policy_decision {shown(decision.call.tool) if knows(decision) else OTHER}"
             attributes = _describe(decision)
             if self._openinference:
                 attributes["openinference.span.kind"] = "GUARDRAIL"

@@ -5,19 +5,22 @@ Nothing is parsed, searched for or put together from text when a call is decided
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from ..calls import MILLION, UNNAMED, Charge, Reason, ServerName
-from ..canonical import canonical
-from ..policy.model import Condition, Limit, Mode, Policy, Predicate
-from ..policy.syntax import pointer
-from .conditions import Test, all_of, compile_condition
+from ..calls import Reason, ServerName
+from ..charges import Charge
+from ..policy.globs import best_first, is_glob, matcher
+from ..policy.model import Condition, Limit, Mode, Policy, Predicate, RateLimit, ToolRules
+from ..policy.paths import parse_path
+from ..policy.syntax import Path, pointer
+from .conditions import Scene, Test, all_of, compile_condition
 from .equality import Tristate
+from .limits import CompiledLimit, Where, compile_limit, reading
 
-__all__ = ["CompiledLimit", "CompiledPolicy", "Plan", "Rule", "compile_policy"]
+__all__ = ["CompiledPolicy", "Plan", "Rule", "compile_policy"]
 
 
 @dataclass(slots=True)
@@ -30,33 +33,15 @@ class Rule:
     """Why it denies (PL-6.1): the author's words, or the engine's, which name arguments and never their values."""
     parts: tuple[tuple[str, Test], ...]
     """The argument and the test of each condition."""
+    conditions: tuple[Condition, ...] = ()
+    """The conditions as the author wrote them, for whoever explains a decision."""
 
-    def message(self, answer: Tristate, arguments: dict[str, Any]) -> str:
+    def message(self, answer: Tristate, arguments: dict[str, Any], scene: Scene | None) -> str:
         """Why it denies this call."""
         if answer is not None or self.on_deny is not None:
             return self.text
-        name = next(name for name, test in self.parts if test(arguments) is None)
+        name = next(name for name, test in self.parts if test(arguments, scene) is None)
         return f"argument `{name}` could not be checked"
-
-
-@dataclass(slots=True)
-class CompiledLimit:
-    """One limit; `amount` and `ceiling` are in millionths (PL-5.3)."""
-
-    rule: str
-    counter: str
-    scope: Literal["grant", "session"]
-    window: int
-    amount: int
-    ceiling: int
-    text: str
-    on_deny: str | None
-
-    def charge(self, server: ServerName, grant: str, session: str | None) -> Charge:
-        """What one call charges; limits on one counter have one key (PL-5.5)."""
-        where = server.value if server is UNNAMED else server
-        key = canonical([self.counter, self.window, self.scope, where, grant, session])
-        return Charge(key, self.window, self.amount, self.ceiling)
 
 
 @dataclass(slots=True)
@@ -64,35 +49,60 @@ class Plan:
     """What happens to calls of one tool, stage by stage (PL-4)."""
 
     refusal: tuple[Reason, str, str] | None = None
-    """Reason, rule and text where nothing but the tool's name matters (stages 3 to 5)."""
+    """Reason, rule and text, with `{tool}`, where nothing but the tool's name matters (stages 3 to 5)."""
     reason: str | None = None
+    entry: str = ""
+    """The document's entry for the tool, as a JSON Pointer; empty where it has none."""
+    only_arguments: frozenset[str] | None = None
+    """The argument names that may occur at all; None where any may."""
+    closed_rule: str = ""
     require: tuple[tuple[Test, Rule], ...] = ()
     deny_if: tuple[tuple[Test, Rule], ...] = ()
+    approve_if: tuple[tuple[Test, Rule], ...] = ()
     limits: tuple[CompiledLimit, ...] = ()
     approval: str = ""
-    """The rule that asks for an approval; empty where none is needed."""
+    """The rule that always asks for an approval; empty where none does."""
+    may_ask: bool = False
+    """Whether any rule may ask for an approval."""
     enforced: bool = True
-    _charges: dict[tuple[ServerName, str, str | None], tuple[Charge, ...]] = field(default_factory=dict)
+    looks_outside: bool = False
+    """Whether a condition looks at `call.*`, `context.*` or `state.*`."""
+    reads: dict[str, CompiledLimit] = field(default_factory=dict)
+    """Counters that conditions read, by name (PL-8.2)."""
+    reads_amounts: bool = False
+    """Whether a charge depends on an argument, or limits share a counter."""
+    counts_by_tool: bool = False
+    """Whether a counter goes by the name of the tool that is called."""
+    _charges: dict[tuple[ServerName, str, str | None, str], tuple[Charge, ...]] = field(default_factory=dict)
 
-    def charges(self, server: ServerName, grant: str, session: str | None) -> tuple[Charge, ...]:
+    @property
+    def counting_rule(self) -> str:
+        """The first rule that looks at a counter; it denies where no store answers."""
+        rules = (rule for _, rule in (*self.require, *self.deny_if, *self.approve_if))
+        reading = [rule.name for rule in rules if any(name.startswith(("state.", "state[")) for name, _ in rule.parts)]
+        return [*reading, *(limit.rule for limit in self.limits)][0]
+
+    def charges(self, server: ServerName, grant: str, session: str | None, tool: str) -> tuple[Charge, ...]:
         """What one call charges, limit by limit; put together once for whoever calls again."""
-        known = self._charges.get((server, grant, session))
+        caller = (server, grant, session, tool if self.counts_by_tool else "")
+        known = self._charges.get(caller)
         if known is None:
             if len(self._charges) >= _MOST_CALLERS:
                 self._charges.clear()
-            known = tuple(
-                limit.charge(server, grant, session if limit.scope == "session" else None) for limit in self.limits
-            )
-            self._charges[server, grant, session] = known
+            where = Where(server, grant, session, tool)
+            known = self._charges[caller] = tuple(limit.charge(where) for limit in self.limits)
         return known
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class CompiledPolicy:
     """A policy ready to decide.
 
     Attributes:
         plans: A plan for each tool that the document names.
+        globs: Patterns of the document, in the order in which they apply, and their plans.
+        hidden: Patterns of hidden tools; the plan of the entry that applies to one tells its mode.
+        hidden: Patterns of hidden tools.
         otherwise: The plan for every other tool.
         longest_window: The longest window of any limit, in seconds; 0 without limits.
     """
@@ -100,19 +110,45 @@ class CompiledPolicy:
     name: str
     digest: str
     plans: dict[str, Plan]
+    globs: list[tuple[re.Pattern[str], Plan]]
+    hidden: list[re.Pattern[str]]
+    hiding: dict[bool, Plan]
     otherwise: Plan
     longest_window: int
+    _found: dict[str, Plan] = field(default_factory=dict)
+
+    def __repr__(self) -> str:  # a decision shows its policy
+        return f"CompiledPolicy({self.name!r}, {self.digest!r})"
+
+    def plan_for(self, tool: str) -> Plan:
+        """The one entry that applies to a tool: its own name's, else the best glob's, else the default."""
+        plan = self.plans.get(tool)
+        if plan is not None:
+            return plan
+        return self._matching(tool) if self.globs or self.hidden else self.otherwise
+
+    def _matching(self, tool: str) -> Plan:
+        plan = self._found.get(tool)
+        if plan is None:
+            if len(self._found) >= _MOST_CALLERS:  # agents invent names: what is remembered is bounded
+                self._found.clear()
+            plan = next((plan for pattern, plan in self.globs if pattern.fullmatch(tool)), self.otherwise)
+            if any(pattern.fullmatch(tool) for pattern in self.hidden):
+                plan = self.hiding[plan.enforced]
+            self._found[tool] = plan
+        return plan
+
+    def names(self, tool: str) -> bool:
+        """Whether the document names the tool, itself or by a glob."""
+        return self.plan_for(tool) is not self.otherwise
 
     def hides(self, tool: str) -> bool:
         """Whether the tool is removed from lists; shadow mode hides nothing (PL-4.4)."""
-        plan = self.plans.get(tool, self.otherwise)
+        plan = self.plan_for(tool)
         return plan.refusal is not None and plan.refusal[0] is Reason.HIDDEN and plan.enforced
 
 
 _MOST_CALLERS: Final = 1024
-_NOT_PERMITTED: Final = "is not permitted by policy"
-_HIDDEN: Final = (Reason.HIDDEN, "(hidden)", "is hidden by policy")
-_DEFAULT_DENY: Final = (Reason.DEFAULT_DENY, "(default deny)", _NOT_PERMITTED)
 
 
 def compile_policy(policy: Policy, mode: Mode | None = None) -> CompiledPolicy:
@@ -123,15 +159,22 @@ def compile_policy(policy: Policy, mode: Mode | None = None) -> CompiledPolicy:
         mode: Overrides the document's and its tools' `mode` (PL-4.4).
     """
     shared = _Shared(policy, mode)
-    if policy.hide == ("*",):
-        plans = {tool: Plan(_HIDDEN, enforced=shared.enforced(tool)) for tool in policy.tools}
-        otherwise = Plan(_HIDDEN, enforced=shared.enforced())
-    else:
-        plans = {tool: shared.plan(tool) for tool in policy.tools}
-        plans |= {tool: Plan(_HIDDEN, enforced=shared.enforced(tool)) for tool in policy.hide}
-        otherwise = shared.otherwise()
-    windows = [limit.window for plan in (*plans.values(), otherwise) for limit in plan.limits]
-    return CompiledPolicy(policy.name, policy.digest, plans, otherwise, max(windows, default=0))
+    literal = policy.origin.written is not None  # globs are policy.json's alone (PL-1.5)
+    exact = {tool: shared.plan(tool) for tool in policy.tools if literal or not is_glob(tool)}
+    globs = [(matcher(glob), shared.plan(glob)) for glob in best_first(set(policy.tools) - set(exact))]
+    hidden = [matcher(glob) for glob in policy.hide if glob == "*" or (is_glob(glob) and not literal)]
+    otherwise = shared.otherwise()
+    hiding = {enforced: shared.hidden(enforced) for enforced in (True, False)}
+    compiled = CompiledPolicy(policy.name, policy.digest, exact, globs, hidden, hiding, otherwise, 0)
+    for tool in {*policy.hide, *(tool for tool in exact if any(one.fullmatch(tool) for one in hidden))}:
+        exact[tool] = hiding[compiled.plan_for(tool).enforced]
+    plans = (*exact.values(), *(plan for _, plan in globs), otherwise)
+    lengths = [limit.window.seconds or _MONTH for plan in plans for limit in plan.limits]
+    compiled.longest_window = max(lengths, default=0)
+    return compiled
+
+
+_MONTH: Final = 31 * 86_400
 
 
 class _Shared:
@@ -141,56 +184,96 @@ class _Shared:
         self.policy = policy
         self.mode = mode
         every = policy.all_tools
-        self.require = tuple(_rules("/all_tools/require", every.require, lenient=False))
-        self.deny_if = tuple(_rules("/all_tools/deny_if", every.deny_if, lenient=True))
-        self.limits = tuple(_limits("/all_tools/limits", every.limits))
+        self.predicates = (*every.require, *every.deny_if, *every.require_approval_if)
+        self.require = tuple(self.rules_of(("all_tools", "require"), every.require))
+        self.deny_if = tuple(self.rules_of(("all_tools", "deny_if"), every.deny_if))
+        self.approve_if = tuple(self.rules_of(("all_tools", "require_approval_if"), every.require_approval_if))
+        self.limits = tuple(self.limits_of(("all_tools",), every.limits))
 
     def enforced(self, tool: str | None = None) -> bool:
         """The guard's own mode overrides the tool's, which overrides the document's (PL-4.4)."""
         rules = self.policy.tools.get(tool) if tool is not None else None
         return (self.mode or (rules and rules.mode) or self.policy.mode) == "enforce"
 
-    def plan(self, tool: str) -> Plan:
-        rules = self.policy.tools[tool]
-        base = pointer(("tools", tool))
-        enforced = self.enforced(tool)
-        if rules.action == "deny":
-            return Plan((Reason.RULE_DENIED, f"{base}/action", _NOT_PERMITTED), rules.reason, enforced=enforced)
-        limits = [*rules.limits, rules.rate_limit.as_limit(tool)] if rules.rate_limit else rules.limits
-        return Plan(
-            reason=rules.reason,
-            require=(*_rules(f"{base}/require", rules.require, lenient=False), *self.require),
-            deny_if=(*_rules(f"{base}/deny_if", rules.deny_if, lenient=True), *self.deny_if),
-            limits=(*_limits(f"{base}/limits", limits), *self.limits),
-            approval=f"{base}/action" if rules.action == "require_approval" else "",
-            enforced=enforced,
-        )
+    def hidden(self, enforced: bool) -> Plan:
+        return Plan((Reason.HIDDEN, "(hidden)", self.policy.origin.hidden), enforced=enforced)
 
     def otherwise(self) -> Plan:
         if self.policy.default == "deny":
-            return Plan(_DEFAULT_DENY, enforced=self.enforced())
-        return Plan(require=self.require, deny_if=self.deny_if, limits=self.limits, enforced=self.enforced())
+            refusal = (Reason.DEFAULT_DENY, "(default deny)", self.policy.origin.not_permitted)
+            return Plan(refusal, enforced=self.enforced())
+        return self._plan((), ToolRules(), self.enforced())
 
+    def plan(self, tool: str) -> Plan:
+        rules = self.policy.tools[tool]
+        enforced = self.enforced(tool)
+        if rules.action == "deny":
+            rule = pointer(("tools", tool, "action"))
+            refusal = (Reason.RULE_DENIED, rule, self.policy.origin.not_permitted)
+            return Plan(refusal, rules.reason, pointer(("tools", tool)), enforced=enforced)
+        return self._plan(("tools", tool), rules, enforced)
 
-def _rules(base: str, predicates: Iterable[Predicate], *, lenient: bool) -> Iterator[tuple[Test, Rule]]:
-    """Each predicate's test and name; `lenient` where a condition that is false lets the call go on."""
-    taken: set[str] = set()
-    for index, predicate in enumerate(predicates):
-        conditions = predicate.conditions
-        name = _name(conditions[0]) if conditions else str(index)
-        unique, count = name, 1
-        while unique in taken:  # PL-4.2: a second predicate of the same name gets `-2`
-            count += 1
-            unique = f"{name}-{count}"
-        taken.add(unique)
-        parts = tuple(
-            (condition.path.removeprefix("args."), compile_condition(condition, lenient=lenient))
-            for condition in conditions
+    def _plan(self, path: Path, rules: ToolRules, enforced: bool) -> Plan:
+        limits = (*self.limits_of(path, rules.limits), *self.rate_limit(path, rules.rate_limit), *self.limits)
+        counters = [(limit.counter, limit.scope) for limit in limits]
+        roots = {
+            (parsed.root, *parsed.steps[:1])
+            for predicate in (*rules.require, *rules.deny_if, *rules.require_approval_if, *self.predicates)
+            for parsed in (parse_path(condition.path) for condition in predicate.conditions)
+        }
+        windows = self.policy.origin.windows
+        only = rules.only_arguments
+        return Plan(
+            reason=rules.reason,
+            entry=pointer(path),
+            only_arguments=None if only is None else frozenset(only),
+            closed_rule=pointer((*path, "only_arguments")),
+            require=(*self.rules_of((*path, "require"), rules.require), *self.require),
+            deny_if=(*self.rules_of((*path, "deny_if"), rules.deny_if), *self.deny_if),
+            approve_if=(*self.rules_of((*path, "require_approval_if"), rules.require_approval_if), *self.approve_if),
+            limits=limits,
+            approval=pointer((*path, "action")) if rules.action == "require_approval" else "",
+            may_ask=rules.action == "require_approval" or bool(rules.require_approval_if or self.approve_if),
+            enforced=enforced,
+            looks_outside=any(root != "args" for root, *_ in roots),
+            reads={
+                str(name): reading(str(name), windows.get(str(name), "day")) for root, name in roots if root == "state"
+            },
+            counts_by_tool=any(limit.counter is None for limit in limits),
+            reads_amounts=len(set(counters)) < len(counters)
+            or any(one.counter is None or not isinstance(one.amount, int) for one in limits),
         )
-        yield (
-            all_of(tuple(test for _, test in parts)),
-            Rule(base + pointer((unique,)), predicate.on_deny, predicate.on_deny or _text(parts), parts),
-        )
+
+    def rules_of(self, path: Path, predicates: Iterable[Predicate]) -> Iterator[tuple[Test, Rule]]:
+        """Each predicate's test and name; a false requirement denies, any other lets the call go on."""
+        every = path[-1] == "require"
+        taken: set[str] = set()
+        for index, predicate in enumerate(predicates):
+            conditions = predicate.conditions
+            name = f"{conditions[0].path}-{conditions[0].op}" if conditions else str(index)
+            unique, count = name, 1
+            while unique in taken:  # PL-4.2: a second predicate of the same name gets `-2`
+                count += 1
+                unique = f"{name}-{count}"
+            taken.add(unique)
+            parts = tuple((parse_path(one.path).shown, compile_condition(one, every=every)) for one in conditions)
+            rule = self.policy.origin.rule_names.get((*path, index), pointer((*path, unique)))
+            text = predicate.on_deny or _text(parts)
+            yield all_of(tuple(test for _, test in parts)), Rule(rule, predicate.on_deny, text, parts, conditions)
+
+    def limits_of(self, path: Path, limits: Iterable[Limit]) -> Iterator[CompiledLimit]:
+        """Each limit, ready to charge."""
+        for index, limit in enumerate(limits):
+            own = self.policy.origin.rule_names.get((*path, "limits", index))
+            yield compile_limit(own or pointer((*path, "limits", limit.counter)), limit, counter=limit.counter)
+
+    def rate_limit(self, path: Path, shorthand: RateLimit | None) -> Iterator[CompiledLimit]:
+        """The seed page's shorthand; its counter goes by the called tool's name, which a glob does not tell."""
+        if shorthand is not None:
+            entry = str(path[-1])
+            limit = shorthand.as_limit(entry)
+            named = None if is_glob(entry) else limit.counter
+            yield compile_limit(pointer((*path, "limits", limit.counter)), limit, counter=named)
 
 
 def _text(parts: tuple[tuple[str, Test], ...]) -> str:
@@ -198,22 +281,3 @@ def _text(parts: tuple[tuple[str, Test], ...]) -> str:
         return "the call is not permitted by policy"
     names = " and ".join(dict.fromkeys(f"`{name}`" for name, _ in parts))
     return f"argument {names} is not permitted by policy: do not retry with the same arguments"
-
-
-def _name(condition: Condition) -> str:
-    return f"{condition.path}-{condition.op}"
-
-
-def _limits(base: str, limits: Iterable[Limit]) -> Iterator[CompiledLimit]:
-    for limit in limits:
-        every = limit.window if isinstance(limit.window, str) else f"{limit.window} s"
-        yield CompiledLimit(
-            rule=base + pointer((limit.counter,)),
-            counter=limit.counter,
-            scope=limit.scope,
-            window=limit.seconds,
-            amount=MILLION,
-            ceiling=int((Decimal(repr(limit.max)) * MILLION).to_integral_value(ROUND_FLOOR)),
-            text=f"limit `{limit.counter}` reached: {canonical(limit.max)} per {every}",
-            on_deny=limit.on_deny,
-        )

@@ -12,15 +12,29 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..policy.model import Condition, Operator, compile_pattern, compile_pattern_set, parse_path
-from .equality import MAX_TEXT, Tristate, any_of, equal, false_if_json, has_foreign_key, is_text
+from ..policy.model import Condition, Operator
+from ..policy.paths import EACH, Step, parse_path
+from ..policy.patterns import compile_pattern, compile_pattern_set
+from ..policy.places import host_in, ip_in, path_within
+from .equality import (
+    MAX_TEXT,
+    Tristate,
+    all_answers,
+    any_of,
+    equal,
+    false_if_json,
+    has_foreign_key,
+    is_text,
+    may_be_foreign,
+)
 
-__all__ = ["Test", "all_of", "compile_condition"]
+__all__ = ["OPERATORS", "OperatorRule", "Scene", "Test", "all_of", "compile_condition"]
 
-Test: TypeAlias = Callable[[dict[str, Any]], Tristate]
-"""Takes the arguments of a call; the values are never kept."""
+Test: TypeAlias = Callable[[dict[str, Any], "Scene | None"], Tristate]
+"""Takes the arguments of a call, and what lies outside them where a plan `looks_outside`; keeps neither."""
 
 Check: TypeAlias = Callable[[Any], Tristate]
 """Takes one value that is present and not null."""
@@ -28,21 +42,36 @@ Check: TypeAlias = Callable[[Any], Tristate]
 _MISSING: Final = object()
 
 
-def compile_condition(condition: Condition, *, lenient: bool = True) -> Test:
-    """The condition as a function of a call's arguments.
+@dataclass(slots=True)
+class Scene:
+    """What conditions can see beside the arguments: `call.*`, `context.*` and `state.*` (PL-3.2, PL-8.2)."""
+
+    call: dict[str, Any]
+    context: dict[str, Any]
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def compile_condition(condition: Condition, *, every: bool = False) -> Test:
+    """The condition as a function of a call.
 
     Args:
         condition: A validated condition.
-        lenient: Whether a false answer may let a call go on, as in `deny_if`. Where it denies, as in
-            `require`, patterns run on RE2's set matcher: it is twice as fast, and answers false where
-            it runs out of memory.
+        every: True in `require`, where a false answer denies: `[*]` must hold for every element, and patterns run
+            on RE2's set matcher, which is twice as fast and answers false where it runs out of memory. False where
+            a false answer lets a call go on: `[*]` holds when any element does.
     """
-    names = parse_path(condition.path)
-    compile_operator = _matches if condition.op == "regex" and not lenient else _OPERATORS[condition.op]
+    path = parse_path(condition.path)
+    compile_operator = _matches if condition.op == "regex" and every else OPERATORS[condition.op].compile
     on_missing, on_null, check = compile_operator(condition.value)
-    if len(names) == 1 and not _may_be_foreign(names[0]):
-        return _test_argument(names[0], on_missing, on_null, check)
-    return _test_path(names, on_missing, on_null, check)
+    steps = path.steps
+    if path.root != "args":
+        return _test_outside(
+            path.root, steps, _Walk(None if condition.op != "exists" else on_missing, on_null, check, every)
+        )
+    if len(steps) == 1 and isinstance(steps[0], str) and not may_be_foreign(steps[0]):
+        return _test_argument(steps[0], on_missing, on_null, check)
+    walk = _Walk(on_missing, on_null, check, every)
+    return lambda arguments, scene: walk.test(arguments, steps)
 
 
 def all_of(tests: tuple[Test, ...]) -> Test:
@@ -50,10 +79,10 @@ def all_of(tests: tuple[Test, ...]) -> Test:
     if len(tests) == 1:
         return tests[0]
 
-    def test(arguments: dict[str, Any]) -> Tristate:
+    def test(arguments: dict[str, Any], scene: Scene | None) -> Tristate:
         result: Tristate = True
         for one in tests:
-            answer = one(arguments)
+            answer = one(arguments, scene)
             if answer is False:
                 return False
             if answer is None:
@@ -64,7 +93,7 @@ def all_of(tests: tuple[Test, ...]) -> Test:
 
 
 def _test_argument(name: str, on_missing: Tristate, on_null: Tristate, check: Check) -> Test:
-    def test(arguments: dict[str, Any]) -> Tristate:
+    def test(arguments: dict[str, Any], scene: Scene | None) -> Tristate:
         value = arguments.get(name, _MISSING)
         if value is None:
             return on_null
@@ -75,29 +104,51 @@ def _test_argument(name: str, on_missing: Tristate, on_null: Tristate, check: Ch
     return test
 
 
-def _test_path(names: tuple[str, ...], on_missing: Tristate, on_null: Tristate, check: Check) -> Test:
-    unsafe = tuple(_may_be_foreign(name) for name in names)
-
-    def test(arguments: dict[str, Any]) -> Tristate:
-        value: Any = arguments
-        for name, suspect in zip(names, unsafe, strict=True):
-            if value is None:  # a step into null is missing
-                return on_missing
-            if type(value) is not dict:
-                return None
-            parent, value = value, value.get(name, _MISSING)
-            if (suspect or value is _MISSING) and has_foreign_key(parent):
-                return None
-            if value is _MISSING:
-                return on_missing
-        return on_null if value is None else check(value)
+def _test_outside(root: str, steps: tuple[Step, ...], walk: _Walk) -> Test:
+    def test(arguments: dict[str, Any], scene: Scene | None) -> Tristate:
+        if scene is None:
+            raise RuntimeError("a plan with a condition outside the arguments was run without its scene")
+        return walk.test(getattr(scene, root), steps)
 
     return test
 
 
-def _may_be_foreign(name: str) -> bool:
-    """Whether a key that is no string may be written as this name beside the string, as 1 and `"1"` are."""
-    return not name[:1].isalpha() or name in ("true", "false", "null", "NaN", "Infinity")
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Follows a path to a value, or to each of several, and asks the operator there (PL-3.4)."""
+
+    on_missing: Tristate
+    on_null: Tristate
+    check: Check
+    every: bool
+
+    def test(self, value: Any, steps: tuple[Step, ...]) -> Tristate:
+        for index, step in enumerate(steps):
+            if value is None:  # a step into null is missing
+                return self.on_missing
+            if step is EACH:
+                return self._test_each(value, steps[index + 1 :])
+            if isinstance(step, int):
+                if type(value) is not list:
+                    return None
+                value = value[step] if step < len(value) else _MISSING
+            else:
+                if type(value) is not dict:
+                    return None
+                parent, value = value, value.get(step, _MISSING)
+                if (value is _MISSING or may_be_foreign(step)) and has_foreign_key(parent):
+                    return None
+            if value is _MISSING:
+                return self.on_missing
+        return self.on_null if value is None else self.check(value)
+
+    def _test_each(self, value: Any, steps: tuple[Step, ...]) -> Tristate:
+        if type(value) is not list:
+            return None
+        answers = (self.test(item, steps) for item in value)
+        if self.every:
+            return all_answers(answers) if value else False
+        return any_of(answers)
 
 
 Compiled: TypeAlias = tuple[Tristate, Tristate, Check]
@@ -192,16 +243,45 @@ def _exists(wanted: bool) -> Compiled:
     return not wanted, not wanted, lambda value: None if false_if_json(value) is None else wanted
 
 
-_OPERATORS: Final[dict[Operator, Callable[[Any], Compiled]]] = {
-    "eq": _eq,
-    "neq": _neq,
-    "in": _in,
-    "not_in": _not_in,
-    "lt": _ordering(operator.lt),
-    "lte": _ordering(operator.le),
-    "gt": _ordering(operator.gt),
-    "gte": _ordering(operator.ge),
-    "regex": _regex,
-    "contains": _contains,
-    "exists": _exists,
+def _place(make: Callable[[list[str]], Check]) -> Callable[[list[str]], Compiled]:
+    return lambda places: (False, False, make(places))
+
+
+class OperatorRule(NamedTuple):
+    """An operator: how it is compiled, and what documentation says of it.
+
+    Attributes:
+        compile: Takes the policy's value.
+        takes: What that value may be.
+        holds: When the condition is true.
+    """
+
+    compile: Callable[[Any], Compiled]
+    takes: str
+    holds: str
+
+
+_NUMBER: Final = "a finite number"
+
+OPERATORS: Final[dict[Operator, OperatorRule]] = {
+    "eq": OperatorRule(_eq, "any value", "the values are equal"),
+    "neq": OperatorRule(_neq, "any value", "they are not, and there is one"),
+    "in": OperatorRule(_in, "a list", "one of the list is equal"),
+    "not_in": OperatorRule(_not_in, "a list", "none is, and there is a value"),
+    "lt": OperatorRule(_ordering(operator.lt), _NUMBER, "less than"),
+    "lte": OperatorRule(_ordering(operator.le), _NUMBER, "at most"),
+    "gt": OperatorRule(_ordering(operator.gt), _NUMBER, "more than"),
+    "gte": OperatorRule(_ordering(operator.ge), _NUMBER, "at least"),
+    "regex": OperatorRule(
+        _regex, "an RE2 pattern", "the pattern is found in the string; anchor it where you mean all of it"
+    ),
+    "contains": OperatorRule(_contains, "any value", "a string has it as a part, or a list as an element"),
+    "exists": OperatorRule(_exists, "true or false", "there is a value that is not null, or there is none"),
+    "path_within": OperatorRule(
+        _place(path_within), "a list of directories", "the absolute path lies in, or is, one of them"
+    ),
+    "host_in": OperatorRule(_place(host_in), "a list of hosts or `*.domain`", "the URL's host is one of them"),
+    "ip_in": OperatorRule(
+        _place(ip_in), "a list of CIDR blocks", "the address, or the URL's host, lies in one of them"
+    ),
 }

@@ -14,7 +14,17 @@ from typing import Any, Final, TypeAlias
 
 from ..canonical import canonical
 
-__all__ = ["MAX_TEXT", "Tristate", "any_of", "equal", "false_if_json", "has_foreign_key", "is_text"]
+__all__ = [
+    "MAX_TEXT",
+    "Tristate",
+    "all_answers",
+    "any_of",
+    "equal",
+    "false_if_json",
+    "has_foreign_key",
+    "is_text",
+    "may_be_foreign",
+]
 
 Tristate: TypeAlias = bool | None
 """True, False, or None for undecidable."""
@@ -77,6 +87,11 @@ def false_if_json(value: Any) -> Tristate:
 def has_foreign_key(value: dict[Any, Any]) -> bool:
     """Whether an object has a key that is no string: it may be written as any name."""
     return any(type(name) is not str for name in value)
+
+
+def may_be_foreign(name: str) -> bool:
+    """Whether a key that is no string may be written as this name beside the string, as 1 and `"1"` are."""
+    return not name[:1].isalpha() or name in ("true", "false", "null", "NaN", "Infinity")
 
 
 def _equal_text(wanted: str) -> Callable[[Any], Tristate]:
@@ -171,7 +186,7 @@ def _equal_list(wanted: list[Any]) -> Callable[[Any], Tristate]:
             return false_if_json(value)
         if len(value) != len(checks):
             return False
-        return _all_of(check(item) for check, item in zip(checks, value, strict=True))
+        return all_answers(check(item) for check, item in zip(checks, value, strict=True))
 
     return test
 
@@ -188,12 +203,13 @@ def _equal_object(wanted: dict[str, Any]) -> Callable[[Any], Tristate]:
             return None
         if value.keys() != checks.keys():
             return False
-        return _all_of(check(value[name]) for name, check in checks.items())
+        return all_answers(check(value[name]) for name, check in checks.items())
 
     return test
 
 
-def _all_of(answers: Iterable[Tristate]) -> Tristate:
+def all_answers(answers: Iterable[Tristate]) -> Tristate:
+    """Kleene's AND."""
     result: Tristate = True
     for answer in answers:
         if answer is False:

@@ -7,13 +7,16 @@ enforcement, explanation, and sync and async callers. The first denial wins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
-from ..calls import UNNAMED, Charge, Decision, Reason, Refusal, Reservation, ToolCall, Unreadable, shown
+from ..calls import UNNAMED, Decision, Reason, ToolCall, Unreadable, shown
+from ..charges import MILLION, Charge, Refusal, Reservation
 from ..errors import StoreError
 from .compiler import CompiledPolicy, Plan
+from .conditions import Scene
+from .limits import Where
 
 __all__ = ["Answer", "Flow", "Peek", "Request", "Reserve", "decide"]
 
@@ -49,6 +52,7 @@ def decide(
     session: str | None,
     suspended: str | None = None,
     held: Reservation | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> Flow:
     """Decide one call; whatever goes wrong inside is a denial (PL-4.3).
 
@@ -59,6 +63,7 @@ def decide(
         session: The run or conversation it belongs to.
         suspended: Why every call is denied now; None where calls are decided.
         held: What an outer layer has reserved for the same call.
+        context: What the application passes in for conditions on `context.*`.
     """
     plan: Plan | None = None
     try:
@@ -72,72 +77,124 @@ def decide(
             arguments = {}
         if policy is None:
             return Decision(call, grant, session, Reason.NO_POLICY, "(no policy)", _no_policy(call))
-        plan = policy.plans.get(call.tool, policy.otherwise)
-        name, digest, enforced = policy.name, policy.digest, plan.enforced
+        plan = policy.plans.get(call.tool) or policy.plan_for(call.tool)
+        enforced = plan.enforced
         if plan.refusal is not None:
             reason, rule, text = plan.refusal
-            message = plan.reason or f"tool `{shown(call.tool)}` {text}"
-            return Decision(call, grant, session, reason, rule, message, enforced, name, digest)
-        denial = _broken_rule(plan, arguments)
+            message = plan.reason or text.replace("{tool}", shown(call.tool))
+            return Decision(call, grant, session, reason, rule, message, enforced, policy)
+        scene = _scene(call, grant, session, context) if plan.looks_outside else None
+        if scene is not None and plan.reads:
+            where = Where(call.server, grant, session, call.tool)
+            counted = yield Peek(tuple([limit.charge(where) for limit in plan.reads.values()]))
+            scene.state = _totals(plan, counted)
+        denial = _broken_rule(plan, arguments, scene)
         if denial is not None:
-            return Decision(call, grant, session, *denial, enforced, name, digest)
+            return Decision(call, grant, session, *denial, enforced, policy)
+        approval = _asked_for(plan, arguments, scene) if plan.may_ask else None
         charges: tuple[Charge, ...] = ()
         reservation: Reservation | None = None
         if plan.limits:
-            charges = plan.charges(call.server, grant, session)
-            answer = yield Peek(charges) if plan.approval else Reserve(charges, held)
+            charges = plan.charges(call.server, grant, session, call.tool)
+            if plan.reads_amounts:
+                read = _amounts(plan, charges, arguments)
+                if isinstance(read, Refusal):
+                    denial = _unreadable_charge(plan, read)
+                    return Decision(call, grant, session, *denial, enforced, policy)
+                charges = read
+            answer = yield Peek(charges) if approval else Reserve(charges, held)
             if isinstance(answer, Refusal):
                 denial, wait = _over_limit(plan, answer), answer.retry_after
-                return Decision(call, grant, session, *denial, enforced, name, digest, wait, None, charges)
+                return Decision(call, grant, session, *denial, enforced, policy, wait, None, charges)
             reservation = answer
-        if plan.approval:
-            denial = (Reason.APPROVAL_REQUIRED, plan.approval, _approval_message(plan))
-            return Decision(call, grant, session, *denial, enforced, name, digest, None, None, charges)
+        if approval is not None:
+            return Decision(call, grant, session, *approval, enforced, policy, None, None, charges)
         return Decision(
-            call, grant, session, _ALLOWED, "", "", enforced, name, digest, None, None, charges, None, reservation
+            call, grant, session, _ALLOWED, "", "", enforced, policy, None, None, charges, None, reservation
         )
     except StoreError as error:
         _LOG.warning("a call was denied because its limits cannot be checked: %s", error)
-        rule = plan.limits[0].rule if plan else ""
+        rule = plan.counting_rule if plan else ""
         denial = (Reason.STORE_UNAVAILABLE, rule, "the call's limits cannot be checked now, try again later")
         kind = type(error).__name__
     except Exception as error:
         _LOG.exception("a call was denied because its evaluation failed")
         denial = (Reason.EVALUATION_ERROR, "(evaluation error)", "the call could not be checked and was not made")
         kind = type(error).__name__
-    name, digest = (policy.name, policy.digest) if policy else ("", "")
     enforced = plan is None or plan.enforced
-    return Decision(call, grant, session, *denial, enforced, name, digest, error=kind)
+    return Decision(call, grant, session, *denial, enforced, policy, error=kind)
 
 
 Denial: TypeAlias = tuple[Reason, str, str]
 """Reason, rule and message."""
 
 
-def _broken_rule(plan: Plan, arguments: dict[str, Any]) -> Denial | None:
+def _scene(call: ToolCall, grant: str, session: str | None, context: Mapping[str, Any] | None) -> Scene:
+    facts = {"tool": call.tool, "server": call.server, "grant": grant, "session": session}
+    known = {name: value for name, value in facts.items() if value is not None and value is not UNNAMED}
+    return Scene(known, dict(context or {}))
+
+
+def _totals(plan: Plan, counted: Answer) -> dict[str, Any]:
+    """What counters read before anything is reserved, as numbers."""
+    if isinstance(counted, Refusal):
+        raise TypeError("a store refused to be looked at")
+    totals = (used / MILLION if used % MILLION else used // MILLION for used in counted.used)
+    return dict(zip(plan.reads, totals, strict=True))
+
+
+def _broken_rule(plan: Plan, arguments: dict[str, Any], scene: Scene | None) -> Denial | None:
     """Stages 6 and 7: the first requirement that does not hold, or the first `deny_if` that may hold."""
+    if plan.only_arguments is not None and not arguments.keys() <= plan.only_arguments:
+        extra = next(name for name in arguments if name not in plan.only_arguments)
+        return Reason.UNEXPECTED_ARGUMENT, plan.closed_rule, f"argument `{shown(str(extra))}` is not expected"
     for holds, rule in plan.require:
-        answer = holds(arguments)
+        answer = holds(arguments, scene)
         if answer is not True:
             reason = Reason.UNDECIDABLE if answer is None else Reason.REQUIREMENT_UNMET
-            return reason, rule.name, rule.message(answer, arguments)
+            return reason, rule.name, rule.message(answer, arguments, scene)
     for holds, rule in plan.deny_if:
-        answer = holds(arguments)
+        answer = holds(arguments, scene)
         if answer is not False:
             reason = Reason.UNDECIDABLE if answer is None else Reason.RULE_DENIED
-            return reason, rule.name, rule.message(answer, arguments)
+            return reason, rule.name, rule.message(answer, arguments, scene)
     return None
+
+
+def _asked_for(plan: Plan, arguments: dict[str, Any], scene: Scene | None) -> Denial | None:
+    """Stage 9: the rule that asks for an approval; what cannot be decided asks (PL-3.7)."""
+    missing = "approval required: no approver is configured"
+    if plan.approval:
+        message = f"{plan.reason} ({missing})" if plan.reason else f"{missing}, ask the user to do it"
+        return Reason.APPROVAL_REQUIRED, plan.approval, message
+    for holds, rule in plan.approve_if:
+        if holds(arguments, scene) is not False:
+            text = rule.on_deny or plan.reason
+            message = f"{text} ({missing})" if text else f"{missing}, ask the user to do it"
+            return Reason.APPROVAL_REQUIRED, rule.name, message
+    return None
+
+
+def _amounts(plan: Plan, charges: tuple[Charge, ...], arguments: dict[str, Any]) -> tuple[Charge, ...] | Refusal:
+    """The charges with amounts read from the arguments; on one counter, the largest (PL-5.3, PL-5.5)."""
+    largest: dict[str, int] = {}
+    for index, (limit, charge) in enumerate(zip(plan.limits, charges, strict=True)):
+        amount = limit.amount if isinstance(limit.amount, int) else limit.amount(arguments)
+        if amount is None:
+            return Refusal(index, None)
+        largest[charge.key] = max(amount, largest.get(charge.key, 0))
+    return tuple([replace(charge, amount=largest[charge.key]) for charge in charges])
+
+
+def _unreadable_charge(plan: Plan, refusal: Refusal) -> Denial:
+    limit = plan.limits[refusal.index]
+    return Reason.UNDECIDABLE, limit.rule, limit.on_deny or f"argument `{limit.source}` could not be checked"
 
 
 def _over_limit(plan: Plan, refusal: Refusal) -> Denial:
     limit = plan.limits[refusal.index]
     when = "" if refusal.retry_after is None else f", try again in {refusal.retry_after} s"
     return Reason.LIMIT_EXCEEDED, limit.rule, limit.on_deny or limit.text + when
-
-
-def _approval_message(plan: Plan) -> str:
-    missing = "approval required: no approver is configured"
-    return f"{plan.reason} ({missing})" if plan.reason else f"{missing}, ask the user to do it"
 
 
 def _unreadable(arguments: Any) -> str:

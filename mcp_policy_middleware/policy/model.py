@@ -7,6 +7,8 @@ at once is in `rules.py`; places and wording of problems are in `reader.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -15,75 +17,85 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 from pydantic_core import PydanticCustomError
 
 from ..canonical import digest
+from .paths import EACH, DocumentPath, parse_path
+from .patterns import compile_pattern
+from .places import check_block, check_directory, check_host
+from .syntax import Path
 
 __all__ = [
     "MAX_TOTAL",
-    "WINDOW_SECONDS",
     "AllTools",
     "Condition",
     "Limit",
     "Mode",
     "Operator",
+    "Origin",
     "Policy",
     "Predicate",
     "RateLimit",
+    "Scope",
     "ToolRules",
-    "compile_pattern",
-    "compile_pattern_set",
-    "parse_path",
+    "Window",
 ]
 
 Mode: TypeAlias = Literal["enforce", "shadow"]
-Operator: TypeAlias = Literal["eq", "neq", "in", "not_in", "lt", "lte", "gt", "gte", "regex", "contains", "exists"]
+Operator: TypeAlias = Literal[
+    "eq",
+    "neq",
+    "in",
+    "not_in",
+    "lt",
+    "lte",
+    "gt",
+    "gte",
+    "regex",
+    "contains",
+    "exists",
+    "path_within",
+    "host_in",
+    "ip_in",
+]
 
 MAX_TOTAL: Final = 9_007_199_254
 """What a counter's total may reach (PL-5.3): in millionths it is below 2^53, exact in any store."""
 
-WINDOW_SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
+_PLACES: Final[dict[str, tuple[Callable[[str], None], str]]] = {
+    "path_within": (check_directory, "absolute directories"),
+    "host_in": (check_host, "host names"),
+    "ip_in": (check_block, "CIDR blocks"),
+}
 _LONGEST_WINDOW: Final = 86_400 * 31
 
 NonBlank: TypeAlias = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-def compile_pattern(pattern: str) -> Any:
-    """An RE2 program over UTF-8 bytes, which is three times as fast as one over text (PL-3.4).
+Window: TypeAlias = Literal["minute", "hour", "day", "week", "month"] | Annotated[int, Field(ge=1, le=_LONGEST_WINDOW)]
 
-    Raises:
-        re2.error: The pattern is not RE2.
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a reader knows of a document that is not written in it as policy.json; passed in as validation context.
+
+    Attributes:
+        name: The document's name.
+        written: The document as its author wrote it, where that is another language; its digest goes by it.
+        rule_names: By path, the names that decisions show instead of JSON Pointers.
+        windows: By counter, the window of counters that conditions read (PL-8.2).
+        hidden, not_permitted: What the agent reads, with `{tool}` for the tool.
+        reads_counters: Whether conditions may look at `state.`.
     """
-    return re2.compile(pattern.encode(), _pattern_options())
+
+    name: str = "policy"
+    written: Any = None
+    rule_names: Mapping[Path, str] = field(default_factory=dict)
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    hidden: str = "tool `{tool}` is hidden by policy"
+    not_permitted: str = "tool `{tool}` is not permitted by policy"
+    reads_counters: bool = False
 
 
-def compile_pattern_set(pattern: str) -> Any:
-    """The same pattern as RE2's set of one: no captures, so it only says whether it matches."""
-    patterns = re2.Set.SearchSet(_pattern_options())
-    patterns.Add(pattern.encode())
-    patterns.Compile()
-    return patterns
-
-
-def _pattern_options() -> Any:
-    options = re2.Options()
-    options.log_errors = False  # a pattern is reported with its line, not on stderr
-    return options
-
-
-def parse_path(path: str) -> tuple[str, ...]:
-    """The names that lead from the arguments to a value: `args.a.b` is `("a", "b")` (PL-3.2).
-
-    Raises:
-        ValueError: It is no path; the message is the problem's.
-    """
-    root, _, rest = path.partition(".")
-    if root != "args":
-        raise ValueError(f"path `{path}` does not start with `args.`")
-    names = tuple(rest.split("."))
-    if "" in names:
-        raise ValueError(f"path `{path}` has an empty step")
-    for name in names:
-        if "[" in name or "]" in name:
-            raise ValueError(f"path `{path}` has brackets, which are not read yet")
-    return names
+def _origin(context: Any) -> Origin:
+    return context if isinstance(context, Origin) else Origin()
 
 
 def _problem(message: str, help: str = "") -> PydanticCustomError:
@@ -96,6 +108,14 @@ class _Part(BaseModel):
         strict=True, frozen=True, extra="forbid", ser_json_inf_nan="constants", arbitrary_types_allowed=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_not_null(cls, value: Any, info: ValidationInfo) -> Any:
+        """A key without a value is a mistake: `only_arguments: null` would close nothing."""
+        if value is None and cls.model_fields[str(info.field_name)].default is None:
+            raise _problem(f"`{info.field_name}` cannot be `null`", "give it a value, or remove the key")
+        return value
+
 
 class Condition(_Part):
     """One test of one value: `{"path": "args.amount", "op": "gt", "value": 100}` (PL-3.2)."""
@@ -106,11 +126,9 @@ class Condition(_Part):
 
     @field_validator("path")
     @classmethod
-    def _check_path(cls, path: str) -> str:
-        try:
-            parse_path(path)
-        except ValueError as error:
-            raise _problem(str(error), "write `args.` and the argument's name, with a dot for each level") from None
+    def _check_path(cls, path: str, info: ValidationInfo) -> str:
+        if _parsed_path(path).root == "state" and not _origin(info.context).reads_counters:
+            raise _problem(f"path `{path}` does not start with `args.`", "a counter is kept with `limits`")
         return path
 
     @field_validator("value")
@@ -128,7 +146,27 @@ class Condition(_Part):
                 raise _problem("operator `exists` needs `true` or `false`", "write it without quotes")
         elif op == "regex":
             _check_pattern(value)
+        elif op in _PLACES:
+            _check_places(op, value)
         return value
+
+
+def _parsed_path(text: str) -> DocumentPath:
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise _problem(str(error), "write `args.` and the argument's name, with a dot for each level") from None
+
+
+def _check_places(op: str, value: Any) -> None:
+    check, what = _PLACES[op]
+    if type(value) is not list or not value or any(type(item) is not str for item in value):
+        raise _problem(f"operator `{op}` needs a list of {what}", "write at least one, in quotes")
+    for item in value:
+        try:
+            check(item)
+        except ValueError as error:
+            raise _problem(str(error), f"list {what}") from None
 
 
 def _check_pattern(value: Any) -> None:
@@ -151,26 +189,40 @@ class Predicate(_Part):
     on_deny: str | None = None
 
 
+Amount: TypeAlias = Annotated[int | float, Field(ge=0, le=MAX_TOTAL, allow_inf_nan=False)]
+Scope: TypeAlias = Literal["grant", "session", "server", "global"]
+
+
 class Limit(_Part):
-    """A ceiling on what calls may charge to a counter within a window (PL-5.1)."""
+    """A ceiling on what calls may charge to a counter within a window (PL-5)."""
 
     counter: NonBlank
-    window: Literal["minute", "hour", "day"] | Annotated[int, Field(ge=1, le=_LONGEST_WINDOW)]
-    max: Annotated[int | float, Field(ge=0, le=MAX_TOTAL, allow_inf_nan=False)]
-    scope: Literal["grant", "session"] = "grant"
+    window: Window
+    max: Amount
+    scope: Scope = "grant"
+    algorithm: Literal["fixed", "sliding"] = "fixed"
+    increment: Annotated[int | float, Field(gt=0, le=MAX_TOTAL, allow_inf_nan=False)] | None = None
+    increment_from: str | None = None
+    charge_on: Literal["success"] | None = None
     on_deny: str | None = None
 
-    @property
-    def seconds(self) -> int:
-        """The window's length in seconds."""
-        return self.window if isinstance(self.window, int) else WINDOW_SECONDS[self.window]
+    @field_validator("increment_from")
+    @classmethod
+    def _check_source(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        path = _parsed_path(text)
+        if path.root != "args" or EACH in path.steps:
+            advice = "write `args.` and the argument's name"
+            raise _problem(f"`increment_from` needs one argument, not `{text}`", advice)
+        return text
 
 
 class RateLimit(_Part):
     """The seed page's shorthand for one limit on calls per session (PL-2)."""
 
-    max: Annotated[int | float, Field(ge=0, le=MAX_TOTAL, allow_inf_nan=False)]
-    window: Literal["minute", "hour", "day"] | Annotated[int, Field(ge=1, le=_LONGEST_WINDOW)]
+    max: Amount
+    window: Window
 
     def as_limit(self, tool: str) -> Limit:
         """The limit it stands for, on the counter `<tool>_rate`."""
@@ -184,6 +236,8 @@ class ToolRules(_Part):
     reason: str | None = None
     require: tuple[Predicate, ...] = Field(default=(), strict=False)
     deny_if: tuple[Predicate, ...] = Field(default=(), strict=False)
+    require_approval_if: tuple[Predicate, ...] = Field(default=(), strict=False)
+    only_arguments: tuple[NonBlank, ...] | None = Field(default=None, strict=False)
     limits: tuple[Limit, ...] = Field(default=(), strict=False)
     rate_limit: RateLimit | None = None
     mode: Mode | None = None
@@ -194,6 +248,7 @@ class AllTools(_Part):
 
     require: tuple[Predicate, ...] = Field(default=(), strict=False)
     deny_if: tuple[Predicate, ...] = Field(default=(), strict=False)
+    require_approval_if: tuple[Predicate, ...] = Field(default=(), strict=False)
     limits: tuple[Limit, ...] = Field(default=(), strict=False)
 
 
@@ -212,19 +267,28 @@ class Policy(_Part):
     all_tools: AllTools = AllTools()
     tools: dict[NonBlank, ToolRules] = Field(default_factory=dict)
     mode: Mode = "enforce"
-    _name: str = PrivateAttr(default="(unnamed)")
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     @property
     def name(self) -> str:
         """The document's name."""
-        return self._name
+        return self._origin.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the reader knows of the document beside its content."""
+        return self._origin
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the document's name from the reader, which knows its file."""
-        if context is not None:
-            self._name = context["name"]
+        """Take from the reader what it knows of the document."""
+        self._origin = _origin(context)
 
     @cached_property
     def digest(self) -> str:
         """The document's version (PL-9.3): SHA-256 of what the author wrote, in canonical form."""
-        return digest(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        written = self._origin.written
+        return digest(self.as_written() if written is None else written)
+
+    def as_written(self) -> dict[str, Any]:
+        """The document as plain JSON, with the keys that were given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

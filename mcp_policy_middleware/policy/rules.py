@@ -16,7 +16,7 @@ __all__ = ["Finding", "cross_check"]
 Finding: TypeAlias = tuple[Path, str, str]
 """Where (the last step of the path is a key or an index), what, and what to do about it."""
 
-_LIMITING = ("require", "deny_if", "limits", "rate_limit")
+_DECIDING = ("require", "deny_if", "require_approval_if", "only_arguments", "limits", "rate_limit")
 
 
 def cross_check(document: dict[str, Any]) -> Iterator[Finding]:
@@ -25,9 +25,6 @@ def cross_check(document: dict[str, Any]) -> Iterator[Finding]:
     entries: list[tuple[Path, dict[str, Any]]] = []
     tools = document.get("tools")
     for name, rules in tools.items() if type(tools) is dict else ():
-        if "*" in name or "?" in name:
-            advice = "for every tool use `all_tools`" if name == "*" else "list the tools by name"
-            yield ("tools", name), f"`{name}` is a glob, which is not read yet", advice
         if type(rules) is dict:
             entries.append((("tools", name), rules))
             yield from _dead_rules(("tools", name), rules)
@@ -36,6 +33,7 @@ def cross_check(document: dict[str, Any]) -> Iterator[Finding]:
         entries.append((("all_tools",), all_tools))
     for path, rules in entries:
         yield from _pointless_requirements(path, rules)
+        yield from _two_increments(path, rules)
     yield from _shared_counters(entries)
 
 
@@ -51,14 +49,12 @@ def _hidden(names: list[Any]) -> Iterator[Finding]:
             yield ("hide", index), f"`{name}` is hidden twice", "keep one entry"
         elif name == "*" and len(names) > 1:
             yield ("hide", index), "`*` hides every tool: other entries mean nothing", 'write `hide: ["*"]` alone'
-        elif name != "*" and ("*" in name or "?" in name):
-            yield ("hide", index), f"`{name}` is a glob, which is not read yet", "list the tools by name"
 
 
 def _dead_rules(path: Path, rules: dict[str, Any]) -> Iterator[Finding]:
     if rules.get("action") != "deny":
         return
-    for key in _LIMITING:
+    for key in _DECIDING:
         if key in rules:
             message = f"`{key}` beside `action: deny` never applies"
             yield (*path, key), message, f"remove `{key}`, or remove `action` to let rules decide"
@@ -71,17 +67,27 @@ def _pointless_requirements(path: Path, rules: dict[str, Any]) -> Iterator[Findi
             yield (*path, "require", index, "conditions"), message, "add a condition, or remove the requirement"
 
 
+def _two_increments(path: Path, rules: dict[str, Any]) -> Iterator[Finding]:
+    for index, limit in enumerate(_items(rules.get("limits"))):
+        if type(limit) is dict and "increment" in limit and "increment_from" in limit:
+            where = (*path, "limits", index, "increment_from")
+            yield where, "`increment` and `increment_from` both say what a call charges", "keep one of them"
+
+
 def _shared_counters(entries: list[tuple[Path, dict[str, Any]]]) -> Iterator[Finding]:
-    first: dict[tuple[Any, Any], tuple[Any, Path]] = {}
-    for path, counter, scope, window in _limits(entries):
-        known, place = first.setdefault((counter, scope), (window, path))
+    first: dict[tuple[Any, Any], tuple[Any, Any, Path]] = {}
+    for path, counter, scope, window, algorithm in _limits(entries):
+        known, way, place = first.setdefault((counter, scope), (window, algorithm, path))
         if known != window:
             message = f"counter `{counter}` has window `{window}` here and `{known}` at {pointer(place)}"
             yield path, message, "give both the same window, or name the counters apart"
+        elif way != algorithm:
+            message = f"counter `{counter}` is `{algorithm}` here and `{way}` at {pointer(place)}"
+            yield path, message, "give both the same algorithm, or name the counters apart"
 
 
-def _limits(entries: list[tuple[Path, dict[str, Any]]]) -> Iterator[tuple[Path, str, str, Any]]:
-    """Path, counter, scope and window of every limit that is whole enough to compare."""
+def _limits(entries: list[tuple[Path, dict[str, Any]]]) -> Iterator[tuple[Path, str, str, Any, Any]]:
+    """Path, counter, scope, window and algorithm of every limit that is whole enough to compare."""
     for path, rules in entries:
         for index, limit in enumerate(_items(rules.get("limits"))):
             if type(limit) is dict:
@@ -91,7 +97,7 @@ def _limits(entries: list[tuple[Path, dict[str, Any]]]) -> Iterator[tuple[Path, 
             yield from _limit((*path, "rate_limit", "window"), shorthand, f"{path[-1]}_rate", "session")
 
 
-def _limit(path: Path, limit: dict[str, Any], counter: Any, scope: str) -> Iterator[tuple[Path, str, str, Any]]:
+def _limit(path: Path, limit: dict[str, Any], counter: Any, scope: str) -> Iterator[tuple[Path, str, str, Any, Any]]:
     scope, window = limit.get("scope", scope), limit.get("window")
     if type(counter) is str and type(scope) is str and type(window) in (str, int):
-        yield path, counter, scope, window
+        yield path, counter, scope, window, limit.get("algorithm", "fixed")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from ..calls import Charge, Refusal, Reservation
+from ..charges import Charge, Refusal, Reservation
 
 __all__ = ["Store"]
 

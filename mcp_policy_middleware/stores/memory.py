@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from typing import Final
 
-from ..calls import Charge, Refusal, Reservation
+from ..charges import MILLION, Charge, Refusal, Reservation
 from .base import Store
 
 __all__ = ["MemoryStore"]
@@ -16,13 +15,24 @@ _SWEEP_AT_LEAST: Final = 1024
 
 
 class _Cell:
-    """One counter: when its window ends, and what was charged in it."""
+    """One counter: the window it is in, what was charged there, and what in the window before."""
 
-    __slots__ = ("ends", "used")
+    __slots__ = ("before", "counts_until", "ends", "starts", "used")
 
-    def __init__(self, ends: int) -> None:
-        self.ends = ends
+    def __init__(self) -> None:
+        self.starts = 0
+        self.ends = 0
+        self.counts_until = 0  # a sliding window looks one window back
         self.used = 0
+        self.before = 0
+
+    def total(self, charge: Charge, now: float) -> int:
+        """What counts against a limit now (PL-5.2)."""
+        if not charge.sliding or not self.before:
+            return self.used
+        length = self.ends - self.starts
+        left = min(length * MILLION, _left(self.ends, now))
+        return self.used - (-self.before * left // (length * MILLION))
 
 
 class MemoryStore(Store):
@@ -38,7 +48,7 @@ class MemoryStore(Store):
         """What `reserve` would answer now; takes nothing."""
         with self._lock:
             answer = self._look(charges, now)
-        return answer if isinstance(answer, Refusal) else _reservation(charges, answer)
+            return answer if isinstance(answer, Refusal) else _reservation(charges, answer, now)
 
     def reserve(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """Take all the charges, or none and name the first that did not fit."""
@@ -49,10 +59,10 @@ class MemoryStore(Store):
             cell = self._cells.get(charge.key)
             if cell is None or cell.ends <= now:
                 cell = self._roll(charge, cell, now)
-            used = cell.used
+            used = cell.total(charge, now) if charge.sliding else cell.used
             if used + charge.amount > charge.limit:
                 return _refusal(0, charge, cell, now)
-            cell.used = used + charge.amount
+            cell.used += charge.amount
             ends = cell.ends
         return Reservation(charges, (ends,), (used,))
 
@@ -61,7 +71,7 @@ class MemoryStore(Store):
             answer = self._look(charges, now)
             if isinstance(answer, Refusal):
                 return answer
-            reservation = _reservation(charges, answer)
+            reservation = _reservation(charges, answer, now)
             _take(charges, answer)
         return reservation
 
@@ -73,11 +83,11 @@ class MemoryStore(Store):
             undone = self._give_back(reservation)
             answer = self._look(charges, now)
             if isinstance(answer, Refusal):
-                for cell, amount in undone:
-                    cell.used += amount
+                for cell, field, amount in undone:
+                    setattr(cell, field, getattr(cell, field) + amount)
                 return answer
             reservation.released = True
-            adjusted = _reservation(charges, answer)
+            adjusted = _reservation(charges, answer, now)
             _take(charges, answer)
         return adjusted
 
@@ -95,7 +105,7 @@ class MemoryStore(Store):
         cells: list[_Cell] = []
         for charge in charges:
             cell = self._cell(charge, now)
-            if cell.used + charge.amount > charge.limit:
+            if cell.total(charge, now) + charge.amount > charge.limit:
                 return _refusal(len(cells), charge, cell, now)
             cells.append(cell)
         return cells
@@ -110,52 +120,67 @@ class MemoryStore(Store):
             if len(self._cells) >= self._sweep_at:
                 self._sweep(now)
             now = max(now, self._swept)  # what was forgotten stays closed
-            cell = self._cells[charge.key] = _Cell(0)
-        cell.ends = (int(now // charge.window) + 1) * charge.window
-        cell.used = 0
+            cell = self._cells[charge.key] = _Cell()
+        ends = charge.window.ends(now)
+        starts = charge.window.starts(ends)
+        cell.before = cell.used if cell.ends == starts else 0
+        cell.starts, cell.ends, cell.used = starts, ends, 0
+        cell.counts_until = charge.window.ends(ends) if charge.sliding else ends
         return cell
 
     def _sweep(self, now: float) -> None:
         """Forget closed windows, so that the store does not grow with time."""
         self._swept = max(self._swept, now)
-        self._cells = {key: cell for key, cell in self._cells.items() if cell.ends > now}
+        self._cells = {key: cell for key, cell in self._cells.items() if cell.counts_until > now}
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._cells))
 
-    def _give_back(self, reservation: Reservation) -> list[tuple[_Cell, int]]:
-        """Take a reservation's amounts off the windows that were charged; what was taken off."""
+    def _give_back(self, reservation: Reservation) -> list[tuple[_Cell, str, int]]:
+        """Take a reservation's amounts off the windows that were charged: cell, field and what was taken off."""
+        undone: list[tuple[_Cell, str, int]] = []
         if reservation.released:
-            return []
-        charges = [
-            (charge, cell)
-            for charge, ends in zip(reservation.charges, reservation.windows, strict=True)
-            if (cell := self._cells.get(charge.key)) is not None and cell.ends == ends
-        ]
-        undone = _once([charge for charge, _ in charges], [cell for _, cell in charges])
-        for cell, amount in undone:
-            cell.used = max(0, cell.used - amount)
+            return undone
+        amounts: dict[tuple[str, int], int] = {}
+        for charge, ends in zip(reservation.charges, reservation.windows, strict=True):
+            amounts[charge.key, ends] = max(charge.amount, amounts.get((charge.key, ends), 0))
+        for (key, ends), amount in amounts.items():
+            cell = self._cells.get(key)
+            field = None if cell is None else {cell.ends: "used", cell.starts: "before"}.get(ends)
+            if cell is not None and field is not None:
+                taken = min(amount, getattr(cell, field))
+                setattr(cell, field, getattr(cell, field) - taken)
+                undone.append((cell, field, taken))
         return undone
 
 
-def _reservation(charges: tuple[Charge, ...], cells: list[_Cell]) -> Reservation:
-    return Reservation(charges, tuple([cell.ends for cell in cells]), tuple([cell.used for cell in cells]))
-
-
-def _refusal(index: int, charge: Charge, cell: _Cell, now: float) -> Refusal:
-    if charge.amount > charge.limit:
-        return Refusal(index, None)  # it fits no window
-    return Refusal(index, max(1, math.ceil(cell.ends - now)))
+def _reservation(charges: tuple[Charge, ...], cells: list[_Cell], now: float) -> Reservation:
+    used = tuple([cell.total(charge, now) for cell, charge in zip(cells, charges, strict=True)])
+    return Reservation(charges, tuple([cell.ends for cell in cells]), used)
 
 
 def _take(charges: tuple[Charge, ...], cells: list[_Cell]) -> None:
-    for cell, amount in _once(charges, cells):
-        cell.used += amount
-
-
-def _once(charges: Sequence[Charge], cells: list[_Cell]) -> list[tuple[_Cell, int]]:
-    """Each cell with its largest charge (PL-5.5)."""
+    """Charge each counter once, with its largest charge (PL-5.5)."""
     amounts: dict[int, tuple[_Cell, int]] = {}
     for charge, cell in zip(charges, cells, strict=True):
         known = amounts.get(id(cell))
         if known is None or known[1] < charge.amount:
             amounts[id(cell)] = (cell, charge.amount)
-    return list(amounts.values())
+    for cell, amount in amounts.values():
+        cell.used += amount
+
+
+def _refusal(index: int, charge: Charge, cell: _Cell, now: float) -> Refusal:
+    room = charge.limit - charge.amount  # what may have been used for the charge to fit
+    if room < 0:
+        return Refusal(index, None)  # it fits no window
+    wait = _left(cell.ends, now)
+    if charge.sliding and cell.used <= room:  # once less of the window before counts
+        wait -= (room - cell.used) * (cell.ends - cell.starts) * MILLION // cell.before
+    elif charge.sliding:  # in the next window, once less of this one counts
+        length = (charge.window.ends(cell.ends) - cell.ends) * MILLION
+        wait += length - room * length // cell.used
+    return Refusal(index, max(1, -(-wait // MILLION)))
+
+
+def _left(ends: int, now: float) -> int:
+    """Until a window ends, in millionths of a second."""
+    return math.ceil((ends - now) * MILLION)
