@@ -7,11 +7,24 @@ from typing import Annotated
 
 import typer
 
+from .convert import convert
 from .demo import demo
+from .diff import diff
+from .explain import explain
+from .schema import schema
+from .test import test
+from .validate import validate
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+app.command()(validate)
+app.command()(explain)
+app.command()(test)
+app.command()(diff)
+app.command()(convert)
+app.command()(schema)
 app.command()(demo)
 
 

@@ -1,16 +1,10 @@
-"""For tests of agents under a policy: a clock that stands still, and a model that calls what it is told to."""
+"""A clock that stands still."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
-from .errors import MissingDependency
-
-if TYPE_CHECKING:
-    from .adapters.langchain.fake_model import FakeToolCallingModel
-
-__all__ = ["FakeToolCallingModel", "FrozenClock"]
+__all__ = ["FrozenClock"]
 
 
 class FrozenClock:
@@ -40,15 +34,3 @@ class FrozenClock:
     def tick(self, seconds: float) -> None:
         """Move on; backwards where `seconds` is negative."""
         self._now += timedelta(seconds=seconds)
-
-
-def __getattr__(name: str) -> Any:
-    if name != "FakeToolCallingModel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from .adapters.langchain.fake_model import FakeToolCallingModel  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "langchain_core":
-            raise
-        raise MissingDependency(f"`{name}`", "langchain") from error
-    return FakeToolCallingModel
