@@ -1,12 +1,20 @@
-"""One option: the dependency world that the environment is meant to be, so that a wrong one cannot pass by skipping."""
+"""One option, the dependency world that the environment is meant to be, so that a wrong one cannot pass by skipping;
+and how many examples property tests try: `HYPOTHESIS_PROFILE=many` for 20,000 each."""
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 WORLDS = {"mcp1": ("1.", "langchain-mcp-adapters"), "mcp2": ("2.", "fastmcp")}
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("few", max_examples=300, deadline=None, suppress_health_check=SLOW)
+settings.register_profile("many", max_examples=20_000, deadline=None, suppress_health_check=SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -55,6 +55,7 @@ SPECIAL: dict[str, Any] = {
     "64 KiB and a byte in two-byte letters": "é" * 32_767 + "xxx",
     "the list in 70 KB of white space": "[1," + " " * 70_000 + '"a"]',
     "10,000 lists deep": nested(10_000),
+    "text of 10,000 lists": "[" * 10_000 + "]" * 10_000,
     "tuple": ("x",),
     "set": {"x"},
     "bytes": b"usd",

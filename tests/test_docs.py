@@ -7,12 +7,16 @@ import asyncio
 import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from mcp_policy_middleware import load_policy
+from mcp_policy_middleware import Guard, Policy, ToolCall, load_policy
+from mcp_policy_middleware.stores import MemoryStore
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,18 +44,24 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__docs__"}
     blocks = list(BLOCK.finditer(text))
+    policy: Policy | None = None
     for block in blocks:
         language, file, code = block["language"], block["file"], block["code"]
-        if file is not None:
+        if file == "calls":
+            assert policy is not None
+            guard = Guard(policy, store=MemoryStore())
+            for call in yaml.safe_load(code):
+                made = ToolCall(call["tool"], call["arguments"])
+                assert guard.explain(made).reason == call["expect"], call
+        elif file is not None:
             (tmp_path / file).write_text(code)
-            if language == "json":
-                load_policy(tmp_path / file)
+            if language in ("json", "yaml") and "default:" in code.replace('"', ""):
+                policy = load_policy(tmp_path / file)
         elif language == "python":
             line = text[: block.start("code")].count("\n")
             run_python("\n" * line + code, str(page), namespace)
         elif language == "json":
             json.loads(code)
-    assert blocks or page.name in ("reference.md", "README.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -78,6 +88,13 @@ def test_printed_comments_are_true(
             said = re.findall(r"^print\(.*\)\s+# (.*)$", block["code"], re.MULTILINE)
             assert said
             assert capsys.readouterr().out.splitlines() == said
+
+
+def test_tables_are_as_the_code_has_them() -> None:
+    """Tables that the code knows are drawn from it, and checked in as drawn."""
+    code = [sys.executable, str(ROOT / "docs" / "tables.py"), "--check"]
+    result = subprocess.run(code, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_make_targets_of_the_readme_exist() -> None:

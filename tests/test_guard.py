@@ -611,8 +611,13 @@ def test_a_directory_of_policies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "policies", [None, 5, [], {"x": "policy.json"}, {5: policy()}, {"x": {"version": "1"}}], ids=repr
-)
+    "policies",
+    [
+        None, 5, [], {"x": "policy.json"}, {5: policy()}, {"x": {"version": "1"}}, {"@ops": policy()}, {"x@": policy()},
+        {"@": policy()},
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_what_is_no_policy_is_refused(policies: Any) -> None:
     """A guard takes a policy, a map of them or a directory, and nothing else."""
     with pytest.raises(PolicyError):
@@ -630,11 +635,70 @@ def test_visible_keeps_order_and_takes_out_what_is_hidden() -> None:
     assert guard.visible(["a", "b"]) == ["a", "b"]
 
 
+def test_visible_takes_out_what_globs_hide_from_whom_they_hide_it() -> None:
+    """Globs hide too, and a list for a grant is that of the grant's own policy."""
+    names = ["get_a", "del_a", "del_b", "x"]
+    policies = {"s": policy(default="allow", hide=["del_*"]), "s@ops": policy(default="allow", hide=["?"])}
+    guard = Guard(policies, telemetry=False)
+    assert guard.visible(names, server="s") == ["get_a", "x"]
+    assert guard.visible(names, server="s", grant="ops") == ["get_a", "del_a", "del_b"]
+    assert Guard(policies, grant="ops", telemetry=False).visible(names, server="s") == ["get_a", "del_a", "del_b"]
+    assert Guard(policies, mode="shadow", telemetry=False).visible(names, server="s") == names
+
+
+def test_a_directory_may_hold_a_grants_own_policy(tmp_path: Path) -> None:
+    """`<server>@<grant>.json` wins for that grant (PL-9.1)."""
+    (tmp_path / "x.json").write_text('{"version": "1", "default": "deny"}')
+    (tmp_path / "x@ops.json").write_text('{"version": "1", "default": "allow"}')
+    guard = Guard(tmp_path, telemetry=False)
+    assert not guard.explain(ToolCall("t", {}, server="x")).allowed
+    assert guard.explain(ToolCall("t", {}, server="x", grant="ops")).policy_name == "x@ops.json"
+    assert Guard(tmp_path, grant="ops", telemetry=False).explain(ToolCall("t", {}, server="x")).allowed
+
+
+# ---- context and charges on success
+
+GOLD = {"conditions": [{"path": "context.tier", "op": "eq", "value": "gold"}]}
+
+
+def test_a_calls_context_takes_the_place_of_the_guards() -> None:
+    """The guard's context is for calls that bring none; one that a call brings is all there is."""
+    guard = guarded({"t": {"require": [GOLD]}}, context={"tier": "gold"})
+    assert guard.begin(ToolCall("t", {})).allowed
+    assert said(guard.begin(ToolCall("t", {}, context={"tier": "base"})))[0] == "requirement_unmet"
+    assert said(guard.begin(ToolCall("t", {}, context={"other": 1})))[0] == "undecidable"
+    assert said(guard.begin(ToolCall("t", {"context": {"tier": "gold"}}, context={})))[0] == "undecidable"
+
+
+@pytest.mark.parametrize("way", [by_halves, by_async_halves, by_run, by_arun])
+@pytest.mark.parametrize(("outcome", "released"), OUTCOMES)
+def test_a_limit_on_success_is_given_back_after_a_tool_error(
+    way: Callable[..., None], outcome: Outcome, released: bool
+) -> None:
+    """`charge_on: success` releases what a rejection releases, and a tool error too (PL-5.6)."""
+    guard = guarded({"t": {"limits": [limit("c", charge_on="success")]}})
+    way(guard, ToolCall("t", {}), outcome)
+    assert guard.explain(ToolCall("t", {})).allowed is (released or outcome is Outcome.RETURNED_ERROR)
+
+
+def test_a_charge_given_back_after_a_tool_error_is_given_back_once() -> None:
+    """A call that is settled as a tool error is settled: nothing more of it can be given back."""
+    guard = guarded({"t": {"limits": [limit("kept", 3), limit("back", 3, charge_on="success")]}})
+    call = ToolCall("t", {})
+    first, _ = guard.begin(call), guard.begin(call)
+    for outcome in (Outcome.RETURNED_ERROR, Outcome.NOT_SENT, Outcome.RETURNED_ERROR):
+        guard.finish(first, outcome)
+    reservation = guard.explain(call).reservation
+    assert reservation is not None
+    assert reservation.used == (2_000_000, 1_000_000)
+
+
 # ---- stores and clocks
 
 
 @pytest.mark.parametrize(
-    ("window", "refused"), [("minute", False), ("hour", False), (3600, False), (3601, True), ("day", True)]
+    ("window", "refused"),
+    [("minute", False), ("hour", False), (3600, False), (3601, True), ("day", True), ("week", True), ("month", True)],
 )
 def test_a_long_window_asks_for_a_store_by_name(window: str | int, refused: bool) -> None:
     """Without a store, a window of more than an hour is refused: a restart would forget it."""
@@ -1054,6 +1118,44 @@ def test_the_outermost_layer_settles_the_one_charge() -> None:
         layer=Layer.TOOL,
     )
     assert (stack.made, stack.used) == (["made"], 0)
+
+
+def test_a_deeper_layer_sees_the_context_of_the_call_around_it() -> None:
+    """What the application passed in with a call holds at every layer, which cannot know it otherwise."""
+    guard = guarded({"t": {"require": [GOLD]}}, context={"tier": "base"})
+    made: list[str] = []
+    inner = ToolCall("t", {})
+    outer = ToolCall("t", {}, context={"tier": "gold"})
+    guard.run(outer, lambda: guard.run(inner, lambda: made.append("made"), layer=Layer.SESSION))
+    assert made == ["made"]
+    other = ToolCall("t", {}, context={"tier": "base"})
+    with pytest.raises(ToolDenied):
+        guard.run(outer, lambda: guard.run(other, lambda: made.append("made"), layer=Layer.SESSION))
+    assert made == ["made"]
+
+
+def test_a_deeper_layer_that_sees_another_amount_charges_that() -> None:
+    """A charge read from an argument is the innermost layer's, and the outermost layer's outcome gives it back."""
+    guard = guarded({"t": {"limits": [limit("c", 10, increment_from="args.n")]}})
+
+    def through(outer: float, inner: float, outcome: Outcome) -> None:
+        call, deeper = ToolCall("t", {"n": outer}), ToolCall("t", {"n": inner})
+        guard.run(call, lambda: guard.run(deeper, lambda: None, layer=Layer.SESSION), lambda _: outcome)
+
+    def used() -> int:
+        decision = guard.explain(ToolCall("t", {"n": 0}))
+        assert decision.reservation is not None
+        return decision.reservation.used[0]
+
+    through(4, 6, Outcome.RETURNED)
+    assert used() == 6_000_000
+    through(4, 1, Outcome.REJECTED)
+    assert used() == 6_000_000
+    with pytest.raises(ToolDenied):
+        through(4, 5, Outcome.RETURNED)
+    with pytest.raises(ToolDenied):
+        through(4, -1, Outcome.RETURNED)
+    assert used() == 6_000_000
 
 
 def test_a_nested_call_of_the_same_layer_is_its_own() -> None:

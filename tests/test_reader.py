@@ -116,15 +116,21 @@ def test_the_same_part_without_the_bad_value_reads(kind: str, good: dict[str, An
     assert parse_policy(json.dumps(document), name).version == "1"
 
 
-GLOBS_OF_HIDE = ["delete_*", "?", "a*b"]
+PATHS = [
+    "args.a", "args.a.b", "args.*", "args.a?", "args. ", "args.-", "args.1", "args.$a", "args.Größe", "args[0]",
+    "args[*]", "args.items[0]", "args.items[123456789]", "args.items[*].price", "args[*][0][*]", 'args["a.b"]',
+    'args["a"]["b"].c[1]', r'args["\"[*]\u00e9"]', 'args[""]', "call.tool", "call.server", "call.grant", "call.session",
+    'call["tool"]', "context.tier", 'context["a.b"].c[*]', "context.user.roles[0]",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("glob", GLOBS_OF_HIDE)
-def test_glob_in_hide_is_refused_until_it_is_read(glob: str) -> None:
-    """A pattern in `hide` other than `*` alone is never taken for a tool's exact name."""
-    (problem,) = refused(json.dumps({"version": "1", "default": "allow", "hide": ["a", glob]}))
-    assert problem.pointer == "/hide/1"
-    assert f"`{glob}`" in problem.message
+@pytest.mark.parametrize("path", PATHS)
+def test_every_form_of_a_path_reads(path: str) -> None:
+    """Dots, quoted keys, indexes, `[*]` and the roots `call` and `context` are read and kept as written (PL-3.2)."""
+    condition = {"path": path, "op": "exists", "value": True}
+    document = {"version": "1", "default": "deny", "all_tools": {"require_approval_if": [{"conditions": [condition]}]}}
+    (predicate,) = parse_policy(json.dumps(document)).all_tools.require_approval_if
+    assert predicate.conditions[0].path == path
 
 
 def test_text_of_more_than_16_mib_is_refused() -> None:
@@ -223,13 +229,21 @@ def test_a_surrogate_pair_is_a_character() -> None:
 
 FULL_JSON = """
 {"version": "1", "default": "deny", "description": "d", "$schema": "https://example.org/s", "mode": "shadow",
- "hide": ["h"],
+ "hide": ["h", "h_*"],
  "all_tools": {"require": [{"conditions": [{"path": "args.a.b", "op": "exists", "value": false}]}],
                "deny_if": [{"conditions": [], "on_deny": "no"}],
                "limits": [{"counter": "c", "window": "hour", "max": 0.5, "scope": "session", "on_deny": "no"}]},
  "tools": {"x": {}, "a.b/c d": {"action": "require_approval", "reason": "r", "mode": "enforce",
    "rate_limit": {"max": 10, "window": 60}, "limits": [{"counter": "x", "window": 2678400, "max": 9007199254}]},
-   "y": {"deny_if": [{"conditions": [{"path": "args.n", "op": "in", "value": [1, "a", null, true, {"k": [1.5]}]}]}]}}}
+   "y": {"deny_if": [{"conditions": [{"path": "args.n", "op": "in", "value": [1, "a", null, true, {"k": [1.5]}]}]}]},
+   "z_*?": {"only_arguments": ["a", "b.c"],
+     "require_approval_if": [{"on_deny": "ask", "conditions": [
+       {"path": "args[\\"b.c\\"][*].d[0]", "op": "gt", "value": 5},
+       {"path": "context.tier", "op": "neq", "value": "gold"},
+       {"path": "call.grant", "op": "regex", "value": "^ops$"}]}],
+     "limits": [{"counter": "w", "window": "week", "max": 1, "scope": "server", "increment": 0.25},
+                {"counter": "m", "window": "month", "max": 1, "scope": "global", "increment_from": "args.a",
+                 "algorithm": "sliding", "charge_on": "success"}]}}}
 """
 FULL_YAML = """
 # the same document
@@ -245,8 +259,20 @@ tools:
       window: 0x3c
       max: +10
   x: {}
+  z_*?:
+    limits:
+      - {counter: w, window: week, max: 1, scope: server, increment: 25e-2}
+      - {counter: m, window: month, max: 1, scope: global, increment_from: args.a, algorithm: sliding,
+         charge_on: success}
+    require_approval_if:
+      - on_deny: ask
+        conditions:
+          - {path: 'args["b.c"][*].d[0]', op: gt, value: 5}
+          - {path: context.tier, op: neq, value: gold}
+          - {path: call.grant, op: regex, value: ^ops$}
+    only_arguments: [a, b.c]
 mode: 'shadow'
-hide: [h]
+hide: [h, h_*]
 all_tools:
   limits: [{counter: c, window: hour, max: .5, scope: session, on_deny: "no"}]
   deny_if: [{on_deny: 'no', conditions: []}]
@@ -435,12 +461,14 @@ def test_an_unreadable_file_is_a_document_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_directory_maps_servers_to_policies(tmp_path: Path) -> None:
-    """Files are policies by server, `_local` is the key None, and other files are passed over (PL-9.1)."""
-    for name in ("stripe.json", "_local.yaml", "git.hub.yml", ".hidden.json", "notes.txt", "README.md"):
+    """Files are policies by the names of servers and grants, and other files are passed over (PL-9.1)."""
+    for name in ("stripe.json", "_local.yaml", "git.hub.yml", "stripe@ops.json", "a@b@c.json"):
         (tmp_path / name).write_text(MINIMAL)
+    for name in (".hidden.json", "notes.txt"):
+        (tmp_path / name).write_text("no policy")
     (tmp_path / "sub").mkdir()
     policies = load_directory(tmp_path)
-    assert set(policies) == {"stripe", None, "git.hub"}
+    assert set(policies) == {"stripe", "_local", "git.hub", "stripe@ops", "a@b@c"}
     assert all(isinstance(policy, Policy) for policy in policies.values())
     assert set(load_directory(str(tmp_path))) == set(policies)
 
@@ -463,18 +491,21 @@ def test_an_empty_directory_is_a_document_error(tmp_path: Path) -> None:
 
 
 def test_problems_of_all_files_are_reported_together(tmp_path: Path) -> None:
-    """Two policies of one server, a grant's file and a bad document are three problems of one error."""
+    """Two policies of one server, a bad document, and files of no server or no grant are problems of one error."""
     (tmp_path / "a.json").write_text(MINIMAL)
     (tmp_path / "a.yaml").write_text("version: '1'\ndefault: deny\n")
     (tmp_path / "b.json").write_text('{"version": "1"}')
-    (tmp_path / "c@admin.json").write_text(MINIMAL)
+    (tmp_path / "c@.json").write_text(MINIMAL)
+    (tmp_path / "@admin.json").write_text(MINIMAL)
+    (tmp_path / "d@admin.json").write_text(MINIMAL)
     with pytest.raises(DocumentError) as caught:
         load_directory(tmp_path)
     problems = caught.value.problems
-    assert [Path(problem.source).name for problem in problems] == ["a.yaml", "b.json", "c@admin.json"]
-    assert "`a.json`" in problems[0].message
-    assert problems[1].pointer == "/default"
-    assert "`c@admin.json`" in problems[2].message
+    assert [Path(problem.source).name for problem in problems] == ["@admin.json", "a.yaml", "b.json", "c@.json"]
+    assert "`@admin.json`" in problems[0].message
+    assert "`a.json`" in problems[1].message
+    assert problems[2].pointer == "/default"
+    assert "`c@.json`" in problems[3].message
 
 
 # ---- anything reads or raises the one error

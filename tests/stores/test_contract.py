@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from mcp_policy_middleware.calls import Charge, Refusal, Reservation
+from mcp_policy_middleware.charges import Charge, Refusal, Reservation, Window
 from mcp_policy_middleware.stores import MemoryStore, Store
 
 MILLION = 1_000_000
@@ -55,7 +57,7 @@ class Caller:
 
     def used(self, *keys: str, now: float = NOON, window: int = HOUR) -> list[int]:
         """The totals of counters, in millionths."""
-        answer = self.peek(*(Charge(key, window, 0, TOP) for key in keys), now=now)
+        answer = self.peek(*(Charge(key, Window(window), 0, TOP) for key in keys), now=now)
         assert isinstance(answer, Reservation)
         return list(answer.used)
 
@@ -100,7 +102,7 @@ def caller(request: pytest.FixtureRequest, store: Store) -> Iterator[Any]:
 
 def charge(key: str, limit: float, amount: float = 1, window: int = HOUR) -> Charge:
     """A charge in whole units."""
-    return Charge(key, window, round(amount * MILLION), round(limit * MILLION))
+    return Charge(key, Window(window), round(amount * MILLION), round(limit * MILLION))
 
 
 def test_a_charge_is_taken_while_it_fits(caller: Caller) -> None:
@@ -311,14 +313,234 @@ def test_an_adjustment_in_a_later_window_charges_that_window(caller: Caller) -> 
     assert caller.used("k", now=NOON + HOUR) == [0]
 
 
+# ---- weeks, months and sliding windows
+
+DAY = 24 * HOUR
+HOURLY = Window(HOUR)
+WEEK = Window(7 * DAY, offset=4 * DAY)
+MONTH = Window(0)
+
+
+def at(text: str) -> float:
+    """Seconds since the epoch of a time in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def of(key: str, limit: float, window: Window, amount: float = 1, sliding: bool = False) -> Charge:
+    """A charge in whole units, over any window."""
+    return Charge(key, window, round(amount * MILLION), round(limit * MILLION), sliding)
+
+
+def slide(key: str, limit: float, amount: float = 1, window: Window = HOURLY) -> Charge:
+    """A charge over a sliding window."""
+    return of(key, limit, window, amount, sliding=True)
+
+
+def total(caller: Caller, key: str, now: float, window: Window = HOURLY, sliding: bool = True) -> int:
+    """A counter's total as a window of the kind sees it, in millionths."""
+    answer = caller.peek(Charge(key, window, 0, TOP, sliding), now=now)
+    assert isinstance(answer, Reservation)
+    return answer.used[0]
+
+
+CALENDAR = [
+    (WEEK, "2026-03-04T10:00", "2026-03-09T00:00"), (WEEK, "2026-03-09T00:00", "2026-03-16T00:00"),
+    (WEEK, "2026-03-08T23:59:59.5", "2026-03-09T00:00"), (WEEK, "2026-12-31T23:59", "2027-01-04T00:00"),
+    (WEEK, "2027-01-03T23:59", "2027-01-04T00:00"), (WEEK, "1970-01-01T00:00", "1970-01-05T00:00"),
+    (MONTH, "2026-01-31T23:59:59.5", "2026-02-01T00:00"), (MONTH, "2026-02-01T00:00", "2026-03-01T00:00"),
+    (MONTH, "2028-02-28T12:00", "2028-03-01T00:00"), (MONTH, "2100-02-28T12:00", "2100-03-01T00:00"),
+    (MONTH, "2026-04-30T23:59:59", "2026-05-01T00:00"), (MONTH, "2026-12-01T00:00", "2027-01-01T00:00"),
+    (MONTH, "2026-12-31T23:59:59.5", "2027-01-01T00:00"), (MONTH, "1970-01-01T00:00", "1970-02-01T00:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("window", "now", "end"), CALENDAR)
+def test_weeks_and_months_are_those_of_the_calendar(caller: Caller, window: Window, now: str, end: str) -> None:
+    """Weeks begin on Monday and months on their first, at midnight UTC; the end of one is in the next."""
+    moment, ends = at(now), at(end)
+    assert caller.taken(of("k", 1, window), now=moment).windows == (ends,)
+    assert caller.reserve(of("k", 1, window), now=moment) == Refusal(0, math.ceil(ends - moment))
+    assert caller.reserve(of("k", 1, window), now=ends - 0.5) == Refusal(0, 1)
+    assert caller.taken(of("k", 1, window), now=ends).windows == (window.ends(ends),)
+    assert window.starts(int(ends)) <= moment < ends
+
+
+def test_a_year_of_months_has_its_days() -> None:
+    """Each month of a leap year and of another begins where the one before ends."""
+    for year, days in ((2026, 365), (2028, 366)):
+        begins = moment = int(at(f"{year}-01-01T00:00"))
+        for _ in range(12):
+            ends = MONTH.ends(moment)
+            assert MONTH.starts(ends) == moment
+            assert (ends - moment) // DAY in (28, 29, 30, 31)
+            moment = ends
+        assert moment - begins == days * DAY
+
+
+def test_a_sliding_window_counts_what_is_left_of_the_one_before(caller: Caller) -> None:
+    """Its total is the window's own and, rounded up, the part of the last one's that is left (PL-5.2)."""
+    caller.taken(slide("k", 10, 10), now=NOON + 1800)
+    caller.taken(slide("k", 100, 3), now=NOON + HOUR)
+    for offset, left in ((0, 10), (360, 9), (361, 8.997223), (1800, 5), (3599, 0.002778), (3599.5, 0.001389)):
+        assert total(caller, "k", NOON + HOUR + offset) == round((3 + left) * MILLION), offset
+    assert total(caller, "k", NOON + 2 * HOUR) == 3 * MILLION
+    assert total(caller, "k", NOON + 2 * HOUR + 1800) == round(1.5 * MILLION)
+    assert total(caller, "k", NOON + 3 * HOUR) == 0
+    caller.taken(slide("gap", 10, 10), now=NOON)
+    assert total(caller, "gap", NOON + 2 * HOUR) == 0
+
+
+def test_a_fixed_window_counts_nothing_of_the_one_before(caller: Caller) -> None:
+    """Only a sliding window looks back."""
+    caller.taken(charge("k", 10, amount=10), now=NOON + HOUR - 1)
+    assert total(caller, "k", NOON + HOUR, sliding=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "first", "then", "amounts"),
+    [
+        (Window(HOUR), NOON + 1800, NOON + 1800, (10, 0)),
+        (Window(HOUR), NOON + 1800, NOON + HOUR, (10, 0)),
+        (Window(HOUR), NOON + 1800, NOON + HOUR + 0.25, (10, 3)),
+        (Window(HOUR), NOON + 1800, NOON + HOUR + 777.75, (7, 3.5)),
+        (Window(HOUR), NOON + 3599.5, NOON + HOUR + 1, (10, 0.000001)),
+        (Window(7), NOON, NOON, (9, 0)),
+        (Window(7), NOON, NOON + 3, (3, 7)),
+        (WEEK, at("2026-12-30T00:00"), at("2027-01-04T12:00"), (10, 2)),
+        (MONTH, at("2026-02-28T00:00"), at("2026-02-28T00:00"), (10, 0)),
+        (MONTH, at("2026-01-31T00:00"), at("2026-01-31T06:00"), (10, 0)),
+        (MONTH, at("2026-02-28T00:00"), at("2026-03-01T00:00"), (10, 5)),
+        (MONTH, at("2028-02-29T00:00"), at("2028-03-15T00:00"), (9, 4)),
+    ],
+)
+@pytest.mark.parametrize("amount", [1, 2.5, 6.000001, 10])
+def test_the_wait_of_a_sliding_window_is_exact(
+    caller: Caller, window: Window, first: float, then: float, amounts: tuple[float, float], amount: float
+) -> None:
+    """After so many whole seconds the charge fits, and a second earlier it does not."""
+    before, now_taken = amounts
+    caller.taken(slide("k", 10, before, window), now=first)
+    caller.taken(slide("k", 100, now_taken, window), now=then)
+    answer = caller.peek(slide("k", 10, amount, window), now=then)
+    if isinstance(answer, Refusal):
+        assert answer.retry_after is not None
+        earlier = caller.peek(slide("k", 10, amount, window), now=then + answer.retry_after - 1)
+        assert isinstance(earlier, Refusal)
+        assert isinstance(caller.peek(slide("k", 10, amount, window), now=then + answer.retry_after), Reservation)
+
+
+def test_a_sliding_charge_that_fits_no_window_has_no_wait(caller: Caller) -> None:
+    """More than the limit never fits, and a limit of nothing neither; where it waits for everything, it says so."""
+    assert caller.reserve(slide("k", 1, 1.5)) == Refusal(0, None)
+    assert caller.reserve(slide("k", 0)) == Refusal(0, None)
+    caller.taken(slide("k", 1), now=NOON)
+    assert caller.reserve(slide("k", 1)) == Refusal(0, 2 * HOUR)
+    caller.taken(charge("full", 1), now=NOON)
+    assert caller.reserve(slide("k", 5), slide("k", 1), charge("full", 1)) == Refusal(1, 2 * HOUR)
+
+
+def test_a_clock_that_goes_back_counts_the_window_before_in_full(caller: Caller) -> None:
+    """In an earlier window nothing is admitted beside what both windows hold, and none of them is reopened."""
+    caller.taken(slide("k", 9, 5), now=NOON)
+    caller.taken(slide("k", 9, 2), now=NOON + HOUR + 1800)
+    assert total(caller, "k", NOON + HOUR + 1800) == round(4.5 * MILLION)
+    for earlier in (NOON + HOUR, NOON + 1800, NOON, NOON - 5 * HOUR):
+        assert total(caller, "k", earlier) == 7 * MILLION
+    held = caller.taken(slide("k", 9, 2), now=NOON)
+    assert held.windows == (NOON + 2 * HOUR,)
+    assert isinstance(caller.reserve(slide("k", 9), now=NOON), Refusal)
+    assert total(caller, "k", NOON + 2 * HOUR) == 4 * MILLION
+
+
+def test_a_release_into_the_sliding_window_before(caller: Caller) -> None:
+    """A charge of the last window is given back there, once, and one of a window before that nowhere."""
+    held = caller.taken(slide("k", 20, 6), now=NOON)
+    caller.taken(slide("k", 20, 4), now=NOON)
+    mine = caller.taken(slide("k", 20, 3), now=NOON + HOUR)
+    assert total(caller, "k", NOON + HOUR) == 13 * MILLION
+    for _ in range(2):
+        caller.release(held)
+        assert total(caller, "k", NOON + HOUR) == 7 * MILLION
+        assert total(caller, "k", NOON + HOUR + 1800) == 5 * MILLION
+    caller.release(mine)
+    assert total(caller, "k", NOON + HOUR) == 4 * MILLION
+    old = caller.taken(slide("j", 20, 6), now=NOON)
+    caller.taken(slide("j", 20, 5), now=NOON + 2 * HOUR)
+    caller.release(old)
+    assert total(caller, "j", NOON + 2 * HOUR) == 5 * MILLION
+
+
+def test_a_release_before_the_next_window_is_looked_at(caller: Caller) -> None:
+    """What is given back late, though nobody asked in the meantime, no longer counts in the next window."""
+    held = caller.taken(slide("k", 20, 6), now=NOON)
+    caller.taken(slide("k", 20, 4), now=NOON)
+    caller.release(held)
+    assert total(caller, "k", NOON + HOUR) == 4 * MILLION
+
+
+def test_an_adjustment_over_sliding_windows(caller: Caller) -> None:
+    """A reservation of the last window is replaced by one of this, and a refusal leaves both windows as they were."""
+    held = caller.taken(slide("k", 10, 8), now=NOON)
+    later = NOON + HOUR
+    assert caller.adjust(held, slide("k", 10, 11), now=later) == Refusal(0, None)
+    caller.taken(charge("full", 1), now=later)
+    assert caller.adjust(held, slide("k", 10, 1), charge("full", 1), now=later) == Refusal(1, HOUR)
+    assert total(caller, "k", later) == 8 * MILLION
+    moved = caller.adjust(held, slide("k", 10, 9), now=later)
+    assert isinstance(moved, Reservation)
+    assert (moved.used, moved.windows) == ((0,), (NOON + 2 * HOUR,))
+    assert total(caller, "k", later) == 9 * MILLION
+    more = caller.adjust(moved, slide("k", 10, 10), now=later + 1)
+    assert isinstance(more, Reservation)
+    caller.release(more)
+    assert total(caller, "k", later) == 0
+
+
+def test_charges_on_one_sliding_key_take_the_largest_once(caller: Caller) -> None:
+    """A call's charges on one sliding counter are one, in the window before too."""
+    held = caller.taken(slide("k", 10, 2), slide("k", 10, 3), now=NOON)
+    assert total(caller, "k", NOON + HOUR) == 3 * MILLION
+    caller.release(held)
+    assert total(caller, "k", NOON + HOUR) == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "taken", "asked"),
+    [
+        (Window(60), NOON + 59, NOON + 119),
+        (Window(HOUR), NOON, NOON + 2 * HOUR - 1),
+        (WEEK, at("2026-03-02T00:00"), at("2026-03-15T23:00")),
+        (MONTH, at("2026-02-03T00:00"), at("2026-03-31T23:00")),
+        (MONTH, at("2026-04-03T00:00"), at("2026-05-31T23:00")),
+    ],
+)
+def test_what_a_sliding_window_still_needs_is_not_forgotten(
+    caller: Caller, window: Window, taken: float, asked: float
+) -> None:
+    """However many other counters come and go, the window before counts until this one ends."""
+    caller.taken(slide("k", 1_000, 1_000, window), now=taken)
+    for index in range(3_000):
+        caller.taken(charge(f"k{index}", 1), now=asked)
+    assert total(caller, "k", asked, window) > 0
+
+
+def test_a_store_does_not_grow_with_sliding_windows(store: Store) -> None:
+    """Keys of sliding windows are forgotten once the next window has ended."""
+    largest = 0
+    for index in range(10_000):
+        store.reserve((slide(f"session-{index}", 1, window=Window(60)),), NOON + index)
+        largest = max(largest, size(store))
+    assert largest < 3_000
+
+
 def test_fractions_are_exact(caller: Caller) -> None:
     """A tenth charged ten times is one, a millionth is counted, and large totals lose nothing (PL-5.3)."""
     for _ in range(10):
         caller.taken(charge("tenth", 1, amount=0.1))
-    assert caller.reserve(Charge("tenth", HOUR, 1, MILLION)) == Refusal(0, HOUR)
-    caller.taken(Charge("large", HOUR, TOP - 1, TOP))
-    caller.taken(Charge("large", HOUR, 1, TOP))
-    assert caller.reserve(Charge("large", HOUR, 1, TOP)) == Refusal(0, HOUR)
+    assert caller.reserve(Charge("tenth", Window(HOUR), 1, MILLION)) == Refusal(0, HOUR)
+    caller.taken(Charge("large", Window(HOUR), TOP - 1, TOP))
+    caller.taken(Charge("large", Window(HOUR), 1, TOP))
+    assert caller.reserve(Charge("large", Window(HOUR), 1, TOP)) == Refusal(0, HOUR)
     assert caller.used("large") == [TOP]
 
 
