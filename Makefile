@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench format example-agentcore clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench properties fuzz format example-agentcore clean
+
+FUZZ_SECONDS ?= 600
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -30,6 +32,13 @@ format: $(VENVS)/lint/ready  ## Rewrite the code in the house style
 
 bench: $(VENVS)/mcp2/ready  ## Measure a decision against a hand-written function, and a guarded MCP call
 	$(VENVS)/mcp2/bin/python benchmarks/bench.py
+
+properties: $(VENVS)/mcp2/ready  ## Compare the engine with the reference evaluator on 20,000 random policies and calls
+	HYPOTHESIS_PROFILE=many $(VENVS)/mcp2/bin/python -m pytest tests/test_properties.py
+
+fuzz: $(VENVS)/mcp2/ready  ## Feed the reader and the guard garbage, for FUZZ_SECONDS (600) each
+	$(VENVS)/mcp2/bin/python tests/fuzz/fuzz_reader.py --seconds $(FUZZ_SECONDS)
+	$(VENVS)/mcp2/bin/python tests/fuzz/fuzz_guard.py --seconds $(FUZZ_SECONDS)
 
 example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation example against the real server (250 MB)
 	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \

@@ -1,0 +1,72 @@
+"""Draws the tables of the documentation from the code: `python docs/tables.py` rewrites the marked parts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mcp_policy_middleware import calls
+from mcp_policy_middleware.engine.conditions import OPERATORS
+from mcp_policy_middleware.policy.lint import RULES
+
+DOCS = Path(__file__).parent
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def operators() -> str:
+    """The operators, from the table that compiles them."""
+    rows = ((f"`{name}`", rule.takes, rule.holds) for name, rule in OPERATORS.items())
+    return table(("operator", "its value", "holds when"), rows)
+
+
+def reasons() -> str:
+    """The reasons, from the enum and the text under each member."""
+    tree = ast.parse(Path(calls.__file__).read_text(encoding="utf-8"))
+    (enum,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Reason")
+    rows = []
+    for member, text in zip(enum.body[1::2], enum.body[2::2], strict=True):
+        if not isinstance(member, ast.Assign) or not isinstance(text, ast.Expr):
+            raise SystemExit("each reason is a member with a text under it")
+        rows.append((f"`{ast.literal_eval(member.value)}`", ast.literal_eval(text.value)))
+    return table(("reason", "meaning"), rows)
+
+
+def advice() -> str:
+    """What the linter finds, from its own table."""
+    return table(("code", "finds", "why it matters"), ((f"`{rule.code}`", rule.finds, rule.why) for rule in RULES))
+
+
+TABLES: dict[str, Callable[[], str]] = {"operators": operators, "reasons": reasons, "advice": advice}
+
+
+def drawn(text: str) -> str:
+    """The page with its tables as the code has them."""
+    return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+
+
+def main() -> int:
+    """Rewrite the pages; with `--check`, say which are out of date."""
+    stale = 0
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if drawn(text) != text:
+            stale += 1
+            if "--check" in sys.argv:
+                print(f"{page.name} is out of date: python docs/tables.py")
+            else:
+                page.write_text(drawn(text), encoding="utf-8")
+    return stale if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
