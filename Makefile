@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench properties fuzz format example-agentcore clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language properties fuzz format example-agentcore clean
 
 FUZZ_SECONDS ?= 600
 
@@ -33,12 +33,21 @@ format: $(VENVS)/lint/ready  ## Rewrite the code in the house style
 bench: $(VENVS)/mcp2/ready  ## Measure a decision against a hand-written function, and a guarded MCP call
 	$(VENVS)/mcp2/bin/python benchmarks/bench.py
 
+bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
+	$(VENVS)/mcp2/bin/python benchmarks/language.py
+
 properties: $(VENVS)/mcp2/ready  ## Compare the engine with the reference evaluator on 20,000 random policies and calls
 	HYPOTHESIS_PROFILE=many $(VENVS)/mcp2/bin/python -m pytest tests/test_properties.py
 
-fuzz: $(VENVS)/mcp2/ready  ## Feed the reader and the guard garbage, for FUZZ_SECONDS (600) each
-	$(VENVS)/mcp2/bin/python tests/fuzz/fuzz_reader.py --seconds $(FUZZ_SECONDS)
-	$(VENVS)/mcp2/bin/python tests/fuzz/fuzz_guard.py --seconds $(FUZZ_SECONDS)
+fuzz: $(VENVS)/fuzz/ready  ## Feed the reader and the guard garbage, for FUZZ_SECONDS (600) each
+	$(VENVS)/fuzz/bin/python tests/fuzz/fuzz_reader.py --seconds $(FUZZ_SECONDS)
+	$(VENVS)/fuzz/bin/python tests/fuzz/fuzz_guard.py --seconds $(FUZZ_SECONDS)
+
+$(VENVS)/fuzz/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/fuzz
+	$(VENVS)/fuzz/bin/python $(PIP) --upgrade pip
+	$(VENVS)/fuzz/bin/python $(PIP) --group fuzz --editable .
+	touch $@
 
 example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation example against the real server (250 MB)
 	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \

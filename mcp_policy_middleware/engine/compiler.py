@@ -122,6 +122,8 @@ class CompiledPolicy:
 
     def plan_for(self, tool: str) -> Plan:
         """The one entry that applies to a tool: its own name's, else the best glob's, else the default."""
+        if type(tool) is not str:
+            raise TypeError(f"a tool's name is a text, not {type(tool).__name__}")
         plan = self.plans.get(tool)
         if plan is not None:
             return plan

@@ -28,7 +28,9 @@ from .equality import (
     false_if_json,
     has_foreign_key,
     is_text,
+    json_text,
     may_be_foreign,
+    may_be_number,
 )
 
 __all__ = ["OPERATORS", "OperatorRule", "Scene", "Test", "all_of", "compile_condition"]
@@ -180,13 +182,18 @@ def _negated(check: Check) -> Check:
 
 
 def _any_equal(wanted: list[Any]) -> Check:
-    texts = frozenset(item for item in wanted if type(item) is str)
+    numbers = tuple(item for item in wanted if type(item) in (int, float))
+    texts = frozenset([*(item for item in wanted if type(item) is str), *map(json_text, numbers)])
     checks = tuple(equal(item) for item in wanted) or (false_if_json,)
+    others = tuple(equal(item) for item in wanted if type(item) not in (int, float)) or (false_if_json,)
 
     def test(value: Any) -> Tristate:
-        if type(value) is str and value in texts:
+        if type(value) is not str:
+            return any_of(check(value) for check in checks)
+        if value in texts:
             return True
-        return any_of(check(value) for check in checks)
+        answer = any_of(check(value) for check in others)
+        return None if answer is False and numbers and may_be_number(value, numbers) else answer
 
     return test
 

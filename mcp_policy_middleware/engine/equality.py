@@ -23,7 +23,9 @@ __all__ = [
     "false_if_json",
     "has_foreign_key",
     "is_text",
+    "json_text",
     "may_be_foreign",
+    "may_be_number",
 ]
 
 Tristate: TypeAlias = bool | None
@@ -101,7 +103,7 @@ def _equal_text(wanted: str) -> Callable[[Any], Tristate]:
             return True if value == wanted else false_if_json(value)
         if kind is bool or kind is int or kind is float:
             try:
-                return _json_text(value) == wanted
+                return json_text(value) == wanted
             except ValueError:  # not finite, or too long to be written
                 return None
         return false_if_json(value)
@@ -109,13 +111,13 @@ def _equal_text(wanted: str) -> Callable[[Any], Tristate]:
     return test
 
 
-def _json_text(value: float | bool) -> str:
-    """The JSON text, of a whole float its integer's."""
+def json_text(value: float | bool) -> str:
+    """The JSON text of a number or boolean, of a whole float its integer's."""
     return str(int(value)) if type(value) is float and value.is_integer() else canonical(value)
 
 
 def _equal_number(wanted: float) -> Callable[[Any], Tristate]:
-    text = _json_text(wanted)
+    text = json_text(wanted)
 
     def test(value: Any) -> Tristate:
         kind = type(value)
@@ -128,7 +130,7 @@ def _equal_number(wanted: float) -> Callable[[Any], Tristate]:
         if kind is str:
             if value == text:
                 return True
-            return None if _may_be_number(value, wanted) else false_if_json(value)
+            return None if may_be_number(value, (wanted,)) else false_if_json(value)
         return false_if_json(value)
 
     return test
@@ -142,18 +144,18 @@ _READERS: Final[tuple[Callable[[str], Any], ...]] = (
 )
 
 
-def _may_be_number(text: str, wanted: float) -> bool:
-    """Whether some lenient reader takes the text for the number."""
+def may_be_number(text: str, wanted: Iterable[float]) -> bool:
+    """Whether some lenient reader takes the text for one of the numbers; the text is read once."""
     text = text.replace("\ufeff", " ").strip().replace("_", "").replace(",", "")
     if not text:
-        return wanted == 0
+        return 0 in wanted
+    readings = []
     for read in _READERS:
         try:
-            if read(text) == wanted:
-                return True
+            readings.append(read(text))
         except (ValueError, InvalidOperation):
             continue
-    return False
+    return any(reading == number for reading in readings for number in wanted)
 
 
 def _equal_boolean(wanted: bool) -> Callable[[Any], Tristate]:

@@ -65,9 +65,9 @@ class CompiledLimit:
     def charge(self, where: Where) -> Charge:
         """What one call charges; limits on one counter have one key (PL-5.5)."""
         counter = f"{where.tool}_rate" if self.counter is None else self.counter
-        keeps: list[str | None] = []
-        if self.scope != "global":
-            keeps.append(where.server.value if where.server is UNNAMED else where.server)
+        keeps: list[object] = []
+        if self.scope != "global":  # no name of a server is a list, as an unnamed session's is here
+            keeps.append([] if where.server is UNNAMED else where.server)
         if self.scope in ("grant", "session"):
             keeps.append(where.grant)
         if self.scope == "session":

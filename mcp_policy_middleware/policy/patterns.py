@@ -29,4 +29,5 @@ def compile_pattern_set(pattern: str) -> Any:
 def _pattern_options() -> Any:
     options = re2.Options()
     options.log_errors = False  # a pattern is reported with its line, not on stderr
+    options.never_capture = True  # only whether it matches is asked
     return options

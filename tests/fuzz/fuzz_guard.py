@@ -9,6 +9,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -53,7 +54,7 @@ def document() -> dict[str, Any]:
     for limit in limits:
         tools[f"t{len(tools)}"] = {"limits": [limit]}
     tools[f"t{len(tools)}"] = {"only_arguments": ["a", "b"]}
-    tools["g*"] = {"rate_limit": {"max": 5, "window": 7}}
+    tools["g*"] = {"rate_limit": {"max": 2, "window": 7}}
     return {"version": "1", "default": "deny", "hide": ["h*"], "tools": tools}
 
 
@@ -93,11 +94,14 @@ def load() -> tuple[Target, list[bytes]]:
     policy = parse_policy(json.dumps(document()))
     names = [*(f"t{index}" for index in range(len(policy.tools))), "g", "gx", "h", "hx", "", "\ud800", "x" * 500]
     outcomes = list(Outcome)
-    guard = Guard(policy, store=MemoryStore(), telemetry=False)
+    store = MemoryStore()
+    moment = datetime(2026, 3, 4, 10, tzinfo=UTC)
+    guard = Guard(policy, store=store, clock=lambda: moment, telemetry=False)
 
     def target(data: bytes) -> None:
-        """The first bytes tell the tool and the outcome; then come the arguments and the context."""
+        """The first bytes tell the tool and the outcome; then come the arguments and the context; made thrice."""
         stream = iter(data)
+        store.__init__()  # counters start afresh, so that a finding can be repeated
         tool = names[(next(stream, 0) * 256 + next(stream, 0)) % len(names)]
         outcome = outcomes[next(stream, 0) % len(outcomes)]
         bare = next(stream, 0) % 8 == 0
@@ -105,6 +109,11 @@ def load() -> tuple[Target, list[bytes]]:
         context = {"a": value(stream)}
         session = ("s", None)[next(stream, 0) % 2]
         call = ToolCall(tool, arguments, session=session, context=context)
+        for _ in range(3):
+            decide(call, outcome)
+
+    def decide(call: ToolCall, outcome: Outcome) -> None:
+        arguments = call.arguments
         started = time.perf_counter()
         explained, decision = guard.explain(call), guard.begin(call)
         guard.finish(decision, outcome)
