@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language properties fuzz format example-agentcore clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language coverage properties fuzz format example-agentcore clean
 
 FUZZ_SECONDS ?= 600
 
@@ -35,6 +35,11 @@ bench: $(VENVS)/mcp2/ready  ## Measure a decision against a hand-written functio
 
 bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
 	$(VENVS)/mcp2/bin/python benchmarks/language.py
+
+coverage: $(VENVS)/mcp2/ready  ## Measure branch coverage of the engine and the stores, which is to be whole
+	$(VENVS)/mcp2/bin/python -m coverage run --branch --source mcp_policy_middleware/engine,mcp_policy_middleware/stores \
+		-m pytest tests --ignore tests/adapters
+	$(VENVS)/mcp2/bin/python -m coverage report --show-missing --fail-under 100
 
 properties: $(VENVS)/mcp2/ready  ## Compare the engine with the reference evaluator on 20,000 random policies and calls
 	HYPOTHESIS_PROFILE=many $(VENVS)/mcp2/bin/python -m pytest tests/test_properties.py
