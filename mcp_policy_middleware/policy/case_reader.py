@@ -17,7 +17,7 @@ from ..errors import DocumentError, Problem
 from .cases import MOST_REPEATS, Case, CaseCall, CaseDocument, Expected
 from .model import Policy
 from .reader import load_directory, load_policy, parse_policy
-from .syntax import MAX_BYTES, Node, Path, Place, SyntaxProblem, pointer, read_text
+from .syntax import Node, Path, Place, SyntaxProblem, pointer, read_file, read_text
 
 __all__ = ["CaseFile", "load_cases", "parse_cases"]
 
@@ -75,13 +75,7 @@ def load_cases(path: str | os.PathLike[str]) -> CaseFile:
         DocumentError: The file cannot be read or is not valid; `.problems` has them all.
     """
     source = os.fspath(path)
-    try:
-        with FilePath(source).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        advice = "give the path of a file of policy tests"
-        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", advice)]) from None
+    data = read_file(source, "give the path of a file of policy tests")
     return _read(data, source, FilePath(source).parent, in_lines=True)
 
 

@@ -12,7 +12,7 @@ from ..errors import DocumentError, Problem
 from .intercept import read_intercept
 from .model import AllTools, Condition, Limit, Origin, Policy, Predicate, RateLimit, ToolRules
 from .rules import cross_check
-from .syntax import MAX_BYTES, Node, Path, SyntaxProblem, pointer, read_text
+from .syntax import Node, Path, SyntaxProblem, pointer, read_file, read_text
 from .wording import Found, Grammar, findings, keys_of
 
 __all__ = ["Dialect", "load_directory", "load_policy", "parse_policy"]
@@ -70,13 +70,7 @@ def load_policy(path: str | os.PathLike[str], dialect: Dialect = "auto") -> Poli
         DocumentError: The file cannot be read or its document is not valid; `.problems` has them all.
     """
     source = os.fspath(path)
-    try:
-        with FilePath(source).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        advice = "give the path of a file; text is read by `parse_policy`"
-        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", advice)]) from None
+    data = read_file(source, "give the path of a file; text is read by `parse_policy`")
     return _read(data, source, dialect)
 
 

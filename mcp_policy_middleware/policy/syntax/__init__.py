@@ -8,16 +8,31 @@ keys, aliases, tags, NaN, infinities, lone surrogates and more than 64 levels.
 from __future__ import annotations
 
 import codecs
+from pathlib import Path as FilePath
 from typing import Final, Literal
 
-from ...errors import Problem
+from ...errors import DocumentError, Problem
 from .json_text import JsonText
 from .tree import Fail, Node, Path, Place, SyntaxProblem, pointer
 from .yaml_text import YamlText
 
-__all__ = ["MAX_BYTES", "Node", "Path", "Place", "SyntaxProblem", "pointer", "read_text"]
+__all__ = ["MAX_BYTES", "Node", "Path", "Place", "SyntaxProblem", "pointer", "read_file", "read_text"]
 
 MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+def read_file(source: str, advice: str) -> bytes:
+    """The bytes of a file, and one more than a document may have.
+
+    Raises:
+        DocumentError: It cannot be read; `advice` says what to give instead.
+    """
+    try:
+        with FilePath(source).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", advice)]) from None
 
 
 def read_text(data: bytes | str, source: str) -> tuple[Node, list[Problem]]:
