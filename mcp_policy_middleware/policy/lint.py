@@ -87,6 +87,13 @@ RULES: Final[tuple[LintRule, ...]] = (
         arguments.unanchored_patterns,
     ),
     LintRule(
+        "costly-pattern",
+        "a pattern that RE2 makes more than 1,000 instructions of, such as `.{500}`",
+        "RE2's work is linear, but in the pattern too: on 64 KiB of text it may take half a second",
+        "PL-3.4",
+        arguments.costly_patterns,
+    ),
+    LintRule(
         "place-in-deny-if",
         "`path_within` or `host_in` in `deny_if`",
         "a place has many names, links and aliases among them: what is listed as bad is reached by another",

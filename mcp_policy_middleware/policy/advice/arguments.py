@@ -9,12 +9,23 @@ from typing import Final
 
 from ..model import Condition
 from ..paths import Step
+from ..patterns import compile_pattern
 from .anchors import is_loose
 from .coverage import ORDERINGS, holds_for, path_of
 from .document import Document, Entry, Finding
 from .tool_lists import Argument
 
-__all__ = ["misnamed_arguments", "misplaced_operators", "missing_bounds", "missing_values", "unanchored_patterns"]
+__all__ = [
+    "costly_patterns",
+    "misnamed_arguments",
+    "misplaced_operators",
+    "missing_bounds",
+    "missing_values",
+    "unanchored_patterns",
+]
+
+_LARGE_PROGRAM: Final = 1000
+"""Instructions; `.{125}` has as many, for a character may have four bytes."""
 
 _ADDRESS_WORDS: Final = frozenset(("url", "urls", "uri", "uris", "href", "endpoint"))
 _HOST_WORDS: Final = frozenset(("host", "hostname"))
@@ -75,6 +86,16 @@ def misplaced_operators(document: Document) -> Iterator[Finding]:
             if condition.op in ("path_within", "host_in"):
                 message = f"`{condition.op}` in `deny_if` lists what is bad, which has more names than anyone can list"
                 yield (*path, "op"), message, f"list in `require` what is permitted, with `{condition.op}`"
+
+
+def costly_patterns(document: Document) -> Iterator[Finding]:
+    """Patterns that RE2 makes a large program of; its work grows with the program times the text (PL-3.4)."""
+    for entry in document.reached:
+        for stage in ("require", "deny_if", "require_approval_if"):
+            for path, condition in entry.conditions(stage):
+                if condition.op == "regex" and compile_pattern(condition.value).programsize > _LARGE_PROGRAM:
+                    message = "the pattern repeats so often that a long text takes a long time"
+                    yield (*path, "value"), message, "repeat with `*` or `+`, or count fewer; `\\w` is cheaper than `.`"
 
 
 def misnamed_arguments(document: Document) -> Iterator[Finding]:
