@@ -48,44 +48,21 @@ fuzz: $(VENVS)/fuzz/ready  ## Feed the reader and the guard garbage, for FUZZ_SE
 	$(VENVS)/fuzz/bin/python tests/fuzz/fuzz_reader.py --seconds $(FUZZ_SECONDS)
 	$(VENVS)/fuzz/bin/python tests/fuzz/fuzz_guard.py --seconds $(FUZZ_SECONDS)
 
-$(VENVS)/fuzz/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/fuzz
-	$(VENVS)/fuzz/bin/python $(PIP) --upgrade pip
-	$(VENVS)/fuzz/bin/python $(PIP) --group fuzz --editable .
-	touch $@
-
 example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation example against the real server (250 MB)
 	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \
 		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
 
-$(VENVS)/agentcore/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/agentcore
-	$(VENVS)/agentcore/bin/python $(PIP) --upgrade pip
-	$(VENVS)/agentcore/bin/python $(PIP) --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
-	touch $@
+$(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
+$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel]'
+$(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook]'
+$(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel]'
+$(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
+$(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 
-$(VENVS)/demo/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/demo
-	$(VENVS)/demo/bin/python $(PIP) --upgrade pip
-	$(VENVS)/demo/bin/python $(PIP) --editable '.[demo]'
-	touch $@
-
-$(VENVS)/mcp1/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/mcp1
-	$(VENVS)/mcp1/bin/python $(PIP) --upgrade pip
-	$(VENVS)/mcp1/bin/python $(PIP) --group test --editable '.[agents,cli,langchain-mcp,notebook,otel]'
-	touch $@
-
-$(VENVS)/mcp2/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/mcp2
-	$(VENVS)/mcp2/bin/python $(PIP) --upgrade pip
-	$(VENVS)/mcp2/bin/python $(PIP) --group test --editable '.[demo,notebook]'
-	touch $@
-
-$(VENVS)/lint/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENVS)/lint
-	$(VENVS)/lint/bin/python $(PIP) --upgrade pip
-	$(VENVS)/lint/bin/python $(PIP) --group lint --editable '.[agents,cli,langchain-mcp,otel]'
+$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 lint fuzz agentcore)): $(VENVS)/%/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/$*
+	$(VENVS)/$*/bin/python $(PIP) --upgrade pip
+	$(VENVS)/$*/bin/python $(PIP) $(INSTALL)
 	touch $@
 
 clean:  ## Remove the environments and caches

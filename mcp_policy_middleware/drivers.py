@@ -62,7 +62,7 @@ def drive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Any]) -> T:
         while True:
             try:
                 reply = reply_to(request)
-            except Exception as error:
+            except Exception as error:  # the generator decides what it means
                 request = steps.throw(error)
             else:
                 request = steps.send(reply)
@@ -77,7 +77,7 @@ async def adrive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Awaita
         while True:
             try:
                 reply = await reply_to(request)
-            except Exception as error:
+            except Exception as error:  # the generator decides what it means
                 request = steps.throw(error)
             else:
                 request = steps.send(reply)
@@ -117,7 +117,7 @@ def outcome(outcome_of: OutcomeOf, ended: Ended) -> Outcome:
     result, error = ended
     try:
         return Outcome(outcome_of(result if error is None else error))
-    except Exception:
+    except Exception:  # an adapter's reading of the answer failed, not the call, and the caller still gets it
         _LOG.exception("the outcome of a call could not be told; its charge is kept")
         return Outcome.UNKNOWN
 

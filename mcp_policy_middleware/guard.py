@@ -118,7 +118,7 @@ class Guard:
 
     def finish(self, decision: Decision, outcome: Outcome) -> None:
         """Settle an admitted call: its outcome keeps the charge or gives it back, once (PL-5.6)."""
-        if outcome is _RETURNED:
+        if outcome is _RETURNED:  # most calls: the charge is kept, and no store is asked
             decision.reservation = None
         else:
             drive(self._settlement(decision, outcome), self._answer)
@@ -188,7 +188,7 @@ class Guard:
             server: Whose tools they are.
             grant: For whom the list is; left out, the guard's.
         """
-        return self._selection.visible(tools, server, grant or self.grant)
+        return self._selection.visible(tools, server, self.grant if grant is None else grant)
 
     def suspend(self, reason: str) -> None:
         """A kill switch: deny every call from now on, in shadow mode too, and tell the agent why."""
@@ -278,7 +278,7 @@ class Guard:
         if reservation is not None:
             try:
                 yield Release(reservation)
-            except Exception:
+            except Exception:  # the call was made: what a store raises now must not replace its result
                 _LOG.warning("a charge could not be given back and is kept", exc_info=True)
 
 

@@ -74,7 +74,7 @@ class Telemetry:
             if decision.error is not None:
                 span.set_status(Status(StatusCode.ERROR))
             span.end(ended)
-        except Exception:
+        except Exception:  # of an exporter or a provider; no fault of theirs may undo a decision
             self.errors += 1
             if self.errors == 1:
                 _LOG.warning("a decision could not be recorded; further faults are only counted", exc_info=True)

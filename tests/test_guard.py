@@ -1134,6 +1134,27 @@ def test_a_deeper_layer_sees_the_context_of_the_call_around_it() -> None:
     assert made == ["made"]
 
 
+def test_a_deeper_layer_that_would_charge_the_same_does_not_ask_the_store() -> None:
+    """What an outer layer has taken holds for the whole call, though its window ends before the inner layer looks."""
+
+    class NeverAdjusting(MemoryStore):
+        def adjust(self, held: Any, charges: Any, now: float) -> Any:
+            raise AssertionError("the same charges were taken before")
+
+    clock = FrozenClock(datetime(2026, 1, 1, 10, 59, 59, tzinfo=UTC))
+    guard = guarded({"t": ONCE}, clock=clock, store=NeverAdjusting())
+    call = ToolCall("t", {})
+    made: list[str] = []
+
+    def tool() -> None:
+        clock.tick(1)
+        guard.run(call, lambda: made.append("made"), layer=Layer.SESSION)
+
+    guard.run(call, tool, layer=Layer.TOOL)
+    assert made == ["made"]
+    assert guard.explain(call).allowed, "the new window is untouched"
+
+
 def test_a_deeper_layer_that_sees_another_amount_charges_that() -> None:
     """A charge read from an argument is the innermost layer's, and the outermost layer's outcome gives it back."""
     guard = guarded({"t": {"limits": [limit("c", 10, increment_from="args.n")]}})

@@ -41,6 +41,6 @@ def identified_call(
             if key in identity and not (isinstance(identity[key], str) and identity[key]):
                 raise TypeError(f"`{key}` of an identity is a text that is not empty, or is left out")
         return ToolCall(tool, arguments, server=server, call_id=call_id, **identity)
-    except Exception:
+    except Exception:  # the application's own code may raise anything
         _LOG.exception("a call was denied because `identity_of` failed")
         return ToolCall(tool, Unreadable("it is not known whose call this is"), server=server, call_id=call_id)

@@ -41,9 +41,5 @@ def demo(
 def _documents(path: Path | None) -> Policy | dict[str, Policy]:
     if path is None:
         with as_file(files(__package__) / "demo_policies") as folder:
-            return _by_server(folder)
-    return _by_server(path) if path.is_dir() else load_policy(path)
-
-
-def _by_server(folder: Path) -> dict[str, Policy]:
-    return {server or "_local": policy for server, policy in load_directory(folder).items()}
+            return load_directory(folder)
+    return load_directory(path) if path.is_dir() else load_policy(path)

@@ -20,9 +20,10 @@ from ..engine.trace import Judgement, Trace, trace
 from ..errors import DocumentError
 from ..policy import load_policy
 from ..policy.cases import read_moment
+from ..policy.syntax import reason_of
 from ..selection import Selection
 from ..stores.memory import MemoryStore
-from .output import fail, fail_with, reason_of, visible, write
+from .output import fail, fail_with, visible, write
 
 __all__ = ["explain"]
 

@@ -12,8 +12,9 @@ from typing import TextIO
 import typer
 
 from ..errors import DocumentError, Problem
+from ..policy.syntax import reason_of
 
-__all__ = ["fail", "fail_with", "reason_of", "visible", "write"]
+__all__ = ["fail", "fail_with", "visible", "write"]
 
 
 def visible(text: str) -> str:
@@ -21,11 +22,6 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def reason_of(error: Exception) -> str:
-    """Why the system refused, in its own words."""
-    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def fail(message: str, help: str = "") -> typer.Exit:

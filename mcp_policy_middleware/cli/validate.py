@@ -17,8 +17,8 @@ from ..errors import DocumentError, Problem
 from ..policy import load_directory, parse_policy
 from ..policy.lint import Advice, ToolList, lint, read_tool_list
 from ..policy.portable import extensions
-from ..policy.syntax import MAX_BYTES
-from .output import reason_of, visible, write
+from ..policy.syntax import MAX_BYTES, reason_of
+from .output import visible, write
 
 __all__ = ["validate"]
 

@@ -70,7 +70,7 @@ class Plan:
     reads: dict[str, CompiledLimit] = field(default_factory=dict)
     """Counters that conditions read, by name (PL-8.2)."""
     reads_amounts: bool = False
-    """Whether a charge depends on an argument, or limits share a counter."""
+    """Whether a charge depends on an argument, a counter goes by the called tool's name, or limits share a counter."""
     counts_by_tool: bool = False
     """Whether a counter goes by the name of the tool that is called."""
     _charges: dict[tuple[ServerName, str, str | None, str], tuple[Charge, ...]] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class Plan:
     def counting_rule(self) -> str:
         """The first rule that looks at a counter; it denies where no store answers."""
         rules = (rule for _, rule in (*self.require, *self.deny_if, *self.approve_if))
-        reading = [rule.name for rule in rules if any(name.startswith(("state.", "state[")) for name, _ in rule.parts)]
-        return [*reading, *(limit.rule for limit in self.limits)][0]
+        looking = [rule.name for rule in rules if any(parse_path(one.path).root == "state" for one in rule.conditions)]
+        return [*looking, *(limit.rule for limit in self.limits)][0]
 
     def charges(self, server: ServerName, grant: str, session: str | None, tool: str) -> tuple[Charge, ...]:
         """What one call charges, limit by limit; put together once for whoever calls again."""
@@ -101,8 +101,8 @@ class CompiledPolicy:
     Attributes:
         plans: A plan for each tool that the document names.
         globs: Patterns of the document, in the order in which they apply, and their plans.
-        hidden: Patterns of hidden tools; the plan of the entry that applies to one tells its mode.
         hidden: Patterns of hidden tools.
+        hiding: The plans of a hidden tool, by whether the entry that applies to it is enforced.
         otherwise: The plan for every other tool.
         longest_window: The longest window of any limit, in seconds; 0 without limits.
     """

@@ -77,7 +77,7 @@ def decide(
             arguments = {}
         if policy is None:
             return Decision(call, grant, session, Reason.NO_POLICY, "(no policy)", _no_policy(call))
-        plan = policy.plans.get(call.tool) or policy.plan_for(call.tool)
+        plan = policy.plans.get(call.tool) or policy.plan_for(call.tool)  # most calls: one lookup, no call
         enforced = plan.enforced
         if plan.refusal is not None:
             reason, rule, text = plan.refusal
@@ -102,11 +102,13 @@ def decide(
                     denial = _unreadable_charge(plan, read)
                     return Decision(call, grant, session, *denial, enforced, policy)
                 charges = read
-            answer = yield Peek(charges) if approval else Reserve(charges, held)
-            if isinstance(answer, Refusal):
-                denial, wait = _over_limit(plan, answer), answer.retry_after
-                return Decision(call, grant, session, *denial, enforced, policy, wait, None, charges)
-            reservation = answer
+            if held is None or held.charges != charges or approval is not None:  # else an outer layer took just this
+                answer = yield Peek(charges) if approval else Reserve(charges, held)
+                if isinstance(answer, Refusal):
+                    denial, wait = _over_limit(plan, answer), answer.retry_after
+                    return Decision(call, grant, session, *denial, enforced, policy, wait, None, charges)
+                held = answer
+            reservation = held
         if approval is not None:
             return Decision(call, grant, session, *approval, enforced, policy, None, None, charges)
         return Decision(
@@ -117,7 +119,7 @@ def decide(
         rule = plan.counting_rule if plan else ""
         denial = (Reason.STORE_UNAVAILABLE, rule, "the call's limits cannot be checked now, try again later")
         kind = type(error).__name__
-    except Exception as error:
+    except Exception as error:  # whatever goes wrong in here, the call is not made
         _LOG.exception("a call was denied because its evaluation failed")
         denial = (Reason.EVALUATION_ERROR, "(evaluation error)", "the call could not be checked and was not made")
         kind = type(error).__name__

@@ -12,7 +12,7 @@ from ..errors import DocumentError, Problem
 from .intercept import read_intercept
 from .model import AllTools, Condition, Limit, Origin, Policy, Predicate, RateLimit, ToolRules
 from .rules import cross_check
-from .syntax import Node, Path, SyntaxProblem, pointer, read_file, read_text
+from .syntax import Node, Path, SyntaxProblem, pointer, read_file, read_text, reason_of
 from .wording import Found, Grammar, findings, keys_of
 
 __all__ = ["Dialect", "load_directory", "load_policy", "parse_policy"]
@@ -105,11 +105,9 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str, Policy]:
     try:
         listing = sorted(folder.iterdir())
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        message = f"the directory cannot be read: {reason_of(error)}"
         advice = "give a directory of policies; one file is read by `load_policy`"
-        raise DocumentError(
-            [Problem(str(folder), 0, 0, "", f"the directory cannot be read: {reason}", advice)]
-        ) from None
+        raise DocumentError([Problem(str(folder), 0, 0, "", message, advice)]) from None
     for file in listing:
         if file.suffix not in SUFFIXES or file.name.startswith(".") or file.stem.endswith(".policytest"):
             continue

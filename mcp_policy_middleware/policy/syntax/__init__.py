@@ -16,7 +16,7 @@ from .json_text import JsonText
 from .tree import Fail, Node, Path, Place, SyntaxProblem, pointer
 from .yaml_text import YamlText
 
-__all__ = ["MAX_BYTES", "Node", "Path", "Place", "SyntaxProblem", "pointer", "read_file", "read_text"]
+__all__ = ["MAX_BYTES", "Node", "Path", "Place", "SyntaxProblem", "pointer", "read_file", "read_text", "reason_of"]
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -31,8 +31,13 @@ def read_file(source: str, advice: str) -> bytes:
         with FilePath(source).open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        raise DocumentError([Problem(source, 0, 0, "", f"the file cannot be read: {reason}", advice)]) from None
+        message = f"the file cannot be read: {reason_of(error)}"
+        raise DocumentError([Problem(source, 0, 0, "", message, advice)]) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Why the system refused, in its own words."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def read_text(data: bytes | str, source: str) -> tuple[Node, list[Problem]]:
