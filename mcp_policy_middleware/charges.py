@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["MILLION", "Charge", "Refusal", "Reservation", "Window"]
+__all__ = ["MILLION", "Charge", "CounterTotal", "Refusal", "Reservation", "Window"]
 
 MILLION: Final = 1_000_000
 """Amounts are whole millionths (PL-5.3): a charge of 1 is 1,000,000."""
@@ -75,12 +75,14 @@ class Reservation:
         windows: For each charge, the end of the window that was charged, in seconds since the Unix epoch.
         used: For each charge, the counter's total before it, in millionths.
         released: Whether it was given back; a store sets it once.
+        id: Names it in a store that many processes ask over a network; empty elsewhere.
     """
 
     charges: tuple[Charge, ...]
     windows: tuple[int, ...]
     used: tuple[int, ...]
     released: bool = False
+    id: str = ""
 
     def on_success(self) -> Reservation | None:
         """The part to give back where the tool answers with an error; None where there is none.
@@ -92,7 +94,7 @@ class Reservation:
         if not rows:
             return None
         charges, windows, used = zip(*rows, strict=True)
-        return Reservation(charges, windows, used)
+        return Reservation(charges, windows, used, id=self.id)
 
 
 @dataclass(slots=True)
@@ -106,3 +108,24 @@ class Refusal:
 
     index: int
     retry_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CounterTotal:
+    """A counter as a store holds it, for whoever looks after the store.
+
+    Args:
+        key: Names the counter, as in `Charge`.
+        starts: When its window began, in seconds since the Unix epoch.
+        ends: When its window ends, likewise.
+        used: What was charged in this window, in millionths.
+        before: What was charged in the window just before it, which sliding windows count in part.
+        limit: The ceiling that the last charge had, in millionths.
+    """
+
+    key: str
+    starts: int
+    ends: int
+    used: int
+    before: int
+    limit: int

@@ -12,26 +12,25 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
-from .calls import Decision, Layer, Outcome, ServerName, ToolCall
-from .drivers import (
+from .answers import (
     PROCEED,
     Ended,
     OutcomeOf,
     Proceed,
     Release,
     aanswer,
-    adrive,
     answer,
-    drive,
     outcome,
     outcome_of_any,
     unwrapped,
 )
+from .calls import Decision, Layer, Outcome, ServerName, ToolCall
 from .engine import CompiledPolicy, Flow, Request, decide
 from .errors import PolicyError, ToolDenied
 from .handover import CURRENT, Handover, current
 from .policy.model import Mode
 from .selection import Policies, Selection
+from .steps import adrive, drive
 from .stores.base import Store
 from .telemetry import Telemetry
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_policy_middleware import Guard, Outcome, ToolCall, parse_policy
-from mcp_policy_middleware.drivers import drive
 from mcp_policy_middleware.engine import CompiledPolicy, compile_policy
 from mcp_policy_middleware.engine.kinds import kind_at, kind_of
 from mcp_policy_middleware.engine.trace import Trace, trace
 from mcp_policy_middleware.errors import StoreError
 from mcp_policy_middleware.policy.paths import parse_path
+from mcp_policy_middleware.steps import drive
 from mcp_policy_middleware.stores import MemoryStore
 
 NOW = datetime(2026, 1, 15, 10, tzinfo=UTC).timestamp()

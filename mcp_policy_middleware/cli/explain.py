@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..calls import ToolCall, shown
-from ..drivers import drive
 from ..engine.counters import Counter
 from ..engine.trace import Judgement, Trace, trace
 from ..errors import DocumentError
@@ -22,6 +21,7 @@ from ..policy import load_policy
 from ..policy.cases import read_moment
 from ..policy.syntax import reason_of
 from ..selection import Selection
+from ..steps import drive
 from ..stores.memory import MemoryStore
 from .output import fail, fail_with, visible, write
 

@@ -1,14 +1,11 @@
-"""The two drivers: they answer a generator's requests, and so serve sync and async callers by one code.
-
-Beside them is what the end of a call comes to: its result or exception, and its outcome (PL-5.6).
-"""
+"""What the guard's generators are answered with: the store's word, and what the end of a call comes to (PL-5.6)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from .calls import Outcome
 from .charges import Reservation
@@ -22,15 +19,12 @@ __all__ = [
     "Proceed",
     "Release",
     "aanswer",
-    "adrive",
     "answer",
-    "drive",
     "outcome",
     "outcome_of_any",
     "unwrapped",
 ]
 
-T = TypeVar("T")
 Ended: TypeAlias = tuple[Any, BaseException | None]
 """A call's result and its exception, one of them None."""
 
@@ -53,36 +47,6 @@ class Release:
 
 
 PROCEED: Final = Proceed()
-
-
-def drive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Any]) -> T:
-    """Answer the requests until the generator returns; a failed answer is raised where it was asked for."""
-    try:
-        request = next(steps)
-        while True:
-            try:
-                reply = reply_to(request)
-            except Exception as error:  # the generator decides what it means
-                request = steps.throw(error)
-            else:
-                request = steps.send(reply)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # what the generator returns
-
-
-async def adrive(steps: Generator[Any, Any, T], reply_to: Callable[[Any], Awaitable[Any]]) -> T:
-    """`drive` with answers that are awaited."""
-    try:
-        request = next(steps)
-        while True:
-            try:
-                reply = await reply_to(request)
-            except Exception as error:  # the generator decides what it means
-                request = steps.throw(error)
-            else:
-                request = steps.send(reply)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # what the generator returns
 
 
 def answer(store: Store, now: Callable[[], float], request: Any) -> Any:

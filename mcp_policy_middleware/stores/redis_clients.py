@@ -1,0 +1,91 @@
+"""Connections to Redis: one client for threads, one for each event loop, none of which waits for long."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, Final
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..errors import PolicyError
+
+__all__ = ["Clients"]
+
+_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
+_MOST_CONNECTIONS: Final = 64
+"""For each event loop; a burst of more tasks takes turns."""
+
+
+class Clients:
+    """The clients of one server or cluster, made when they are first used.
+
+    Args:
+        url: `redis://`, `rediss://`, `unix://`, and the same for Valkey.
+        cluster: Whether the server is a node of a cluster.
+        timeout: Seconds that one step may take: connecting, or an answer.
+
+    Attributes:
+        name: The server, without what is secret.
+    """
+
+    def __init__(self, url: str, *, cluster: bool, timeout: float) -> None:
+        scheme, _, rest = url.partition("://")
+        if scheme not in _SCHEMES or not rest:
+            raise PolicyError(f"a Redis store needs a URL that begins with one of {', '.join(_SCHEMES)} and `://`")
+        self._url = f"{_SCHEMES[scheme]}://{rest}"
+        parts = urlsplit(self._url)
+        self.name = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._cluster = cluster
+        self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._sync: Any = None
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    def sync(self) -> Any:
+        """The client for threads."""
+        if self._sync is None:
+            with self._lock:
+                if self._sync is None:
+                    self._sync = self._connected(redis, Retry)
+        return self._sync
+
+    def of_loop(self) -> Any:
+        """The client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        client = self._by_loop.get(loop)
+        if client is None:
+            with self._lock:
+                client = self._by_loop[loop] = self._connected(redis.asyncio, AsyncRetry)
+        return client
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        client, self._sync = self._sync, None
+        if client is not None:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        client = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _connected(self, library: Any, retry: Any) -> Any:
+        """A client that sends a request once more where the connection broke, and never where time ran out."""
+        again = retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        if self._cluster:
+            return library.RedisCluster.from_url(self._url, retry=again, **self._options)
+        if library is redis:
+            return redis.Redis.from_url(self._url, retry=again, **self._options)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            self._url, max_connections=_MOST_CONNECTIONS, timeout=self._timeout, retry=again, **self._options
+        )
+        return redis.asyncio.Redis.from_pool(pool)
