@@ -189,7 +189,7 @@ class Decision:
     Attributes:
         reason: Why, from a closed list.
         rule: The rule that fired, as a JSON Pointer or a name in parentheses; empty when allowed.
-        message: What the author or the engine says of a denial; empty when allowed.
+        message: What the author or the engine says of a denial; empty when allowed, unless it is `uncounted`.
         enforced: False in shadow mode.
         retry_after: Whole seconds after which a limit admits the call; None where that is not known.
         approval: The id of an approval request, where there is one.
@@ -198,7 +198,7 @@ class Decision:
         call: The call that was decided.
         grant: The grant it was made under: the call's own, or the guard's.
         session: The run or conversation it belongs to, likewise.
-        error: The kind of exception behind `evaluation_error` or `store_unavailable`.
+        error: The kind of exception behind `evaluation_error`, `store_unavailable` or an `uncounted` call.
         reservation: What the store has taken for the call; the guard's to give back.
     """
 
@@ -226,6 +226,11 @@ class Decision:
     def allowed(self) -> bool:
         """Whether the call may go on: the effect is allow, or it is not enforced (PL-4.4)."""
         return self.reason is _ALLOWED or not self.enforced
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether no limit was checked: the store could not answer, and the guard is told to allow (stores 6)."""
+        return self.reason is _ALLOWED and self.error is not None
 
     @property
     def policy_name(self) -> str:

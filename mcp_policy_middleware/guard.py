@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from .answers import (
     PROCEED,
@@ -52,6 +52,8 @@ class Guard:
         grant: The name under which the agent was given access; counters are kept per grant.
         session: The id of the run or conversation, for limits of scope `session`.
         context: Values for conditions on `context.*`, which a call may bring its own of.
+        on_store_failure: What becomes of a call whose limits cannot be checked: `deny`, or `allow`, which is the
+            dangerous choice: while the store is down, no limit holds.
         mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
         clock: Returns the time as an aware datetime; for tests.
         telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
@@ -68,12 +70,15 @@ class Guard:
         grant: str = "default",
         session: str | None = None,
         context: Mapping[str, Any] | None = None,
+        on_store_failure: Literal["deny", "allow"] = "deny",
         mode: Mode | None = None,
         clock: Callable[[], datetime] | None = None,
         telemetry: Telemetry | bool | None = None,
     ) -> None:
         if mode is not None and mode not in get_args(Mode):
             raise PolicyError(f"mode `{mode}` is not known: give `enforce` or `shadow`, or leave it out")
+        if on_store_failure not in ("deny", "allow"):
+            raise PolicyError(f"on_store_failure `{on_store_failure}` is not known: give `deny` or `allow`")
         if not isinstance(grant, str) or not grant:
             raise PolicyError("a grant is a name: give a text that is not empty")
         self.grant = grant
@@ -89,6 +94,7 @@ class Guard:
         self._alook = lambda request: self._store.apeek(request.charges, now())
         self._telemetry = Telemetry() if telemetry is None or telemetry is True else telemetry or None
         self._recording = self._telemetry.recording if self._telemetry else _never
+        self._lenient = on_store_failure == "allow"
         self._suspended: str | None = None
 
     def explain(self, call: ToolCall) -> Decision:
@@ -212,7 +218,7 @@ class Guard:
         session = self.session if call.session is None else call.session
         context = self.context if call.context is None else call.context
         policy = self._selection.policy_for(call.server, grant)
-        return decide(policy, call, grant, session, self._suspended, None, context)
+        return decide(policy, call, grant, session, self._suspended, None, context, self._lenient)
 
     def _record(self, decision: Decision, started: int) -> None:
         if self._telemetry is not None:
@@ -255,6 +261,7 @@ class Guard:
             self._suspended,
             outer.reservation,
             next((one for one in (call.context, outer.call.context) if one is not None), self.context),
+            self._lenient,
         )
         if started and decision.effect != outer.effect:
             self._record(decision, started)

@@ -103,6 +103,7 @@ def _describe(decision: Decision) -> dict[str, Value]:
         "mcp_policy.grant": decision.grant,
         "gen_ai.tool.call.id": call.call_id and shown(call.call_id),
         "mcp.session.id": call.mcp_session_id,
+        "mcp_policy.uncounted": decision.uncounted,
         "error.type": decision.error,
     }
     attributes: dict[str, Value] = {

@@ -764,6 +764,59 @@ def test_a_store_that_cannot_answer_denies() -> None:
     assert admitted(guard, ToolCall("t", {}), 2) == 1
 
 
+def test_a_guard_that_is_told_to_allow_says_so_in_each_decision(caplog: pytest.LogCaptureFixture) -> None:
+    """`on_store_failure="allow"` lets calls go without their limits, and only without those (stores 6)."""
+    store = BrokenStore()
+    tools = {"t": {**ONCE, "deny_if": [{"conditions": [{"path": "args.x", "op": "eq", "value": 1}]}]}}
+    guard = guarded(tools, store=store, on_store_failure="allow")
+    assert [one.uncounted for one in decide_each_way(guard, ToolCall("t", {}))] == [False] * 4
+    store.error = StoreError(CANARY)
+    for decision in decide_each_way(guard, ToolCall("t", {})):
+        assert (decision.effect, decision.uncounted, decision.error) == ("allow", True, "StoreError")
+        assert decision.reservation is None
+        assert decision.message
+        assert not decision.text
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 4
+    assert guard.run(ToolCall("t", {}), lambda: "done") == "done"
+    assert said(guard.begin(ToolCall("t", {"x": 1}))) == ("rule_denied", "/tools/t/deny_if/args.x-eq")
+    store.error = None
+    assert said(guard.begin(ToolCall("t", {}))) == ("limit_exceeded", "/tools/t/limits/c")
+
+
+def test_a_guard_that_is_told_to_allow_still_asks_for_approval() -> None:
+    """What a person must agree to is not let through because a counter cannot be looked at."""
+    store = BrokenStore()
+    store.error = StoreError("down")
+    guard = guarded({"t": {**ONCE, "action": "require_approval"}}, store=store, on_store_failure="allow")
+    for decision in decide_each_way(guard, ToolCall("t", {})):
+        assert (said(decision), decision.uncounted) == (("approval_required", "/tools/t/action"), False)
+
+
+def test_an_inner_layer_keeps_what_is_held_where_the_store_fails() -> None:
+    """A deeper layer whose adjustment finds no store goes on with the outer one's charge, which is settled once."""
+    store = BrokenStore()
+    limit = {"counter": "c", "window": "hour", "max": 10, "increment_from": "args.n"}
+    guard = guarded({"t": {"limits": [limit]}}, store=store, on_store_failure="allow")
+
+    def inner() -> str:
+        store.error = StoreError("down")
+        return guard.run(ToolCall("t", {"n": 5}), send, layer=Layer.SESSION)
+
+    def send() -> str:
+        store.error = None
+        raise KeyError("not sent")
+
+    with pytest.raises(KeyError):
+        guard.run(ToolCall("t", {"n": 7}), inner, lambda _: Outcome.NOT_SENT)
+    assert guard.begin(ToolCall("t", {"n": 10})).allowed
+
+
+def test_a_choice_that_is_not_known_is_refused() -> None:
+    """What becomes of a call without a store is `deny` or `allow`."""
+    with pytest.raises(PolicyError, match="on_store_failure"):
+        guarded({}, on_store_failure="warn")
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError(CANARY), NotImplementedError(), StopIteration(), OSError(CANARY)], ids=repr
 )

@@ -139,6 +139,17 @@ def test_span_of_an_evaluation_that_failed(error: Exception, reason: str) -> Non
     assert CANARY not in span.to_json()
 
 
+def test_span_of_a_call_that_was_allowed_without_its_limits() -> None:
+    """A guard that allows where the store fails says so in each span, which is an error, with no message."""
+    spans = Spans(store=Faulty(StoreError(CANARY)), on_store_failure="allow")
+    span = spans.of(ToolCall("limited", {}))
+    attributes = said(span)
+    assert set(attributes) == ALWAYS | {"mcp_policy.uncounted", "error.type"}
+    assert (attributes["mcp_policy.effect"], attributes["mcp_policy.uncounted"]) == ("allow", True)
+    assert span.status.status_code is StatusCode.ERROR
+    assert CANARY not in span.to_json()
+
+
 def test_span_in_shadow_says_that_it_was_not_enforced() -> None:
     """A denial that is not enforced shows both."""
     attributes = said(Spans(mode="shadow").of(ToolCall("hidden", {})))

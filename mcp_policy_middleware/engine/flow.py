@@ -53,6 +53,7 @@ def decide(
     suspended: str | None = None,
     held: Reservation | None = None,
     context: Mapping[str, Any] | None = None,
+    lenient: bool = False,
 ) -> Flow:
     """Decide one call; whatever goes wrong inside is a denial (PL-4.3).
 
@@ -64,8 +65,11 @@ def decide(
         suspended: Why every call is denied now; None where calls are decided.
         held: What an outer layer has reserved for the same call.
         context: What the application passes in for conditions on `context.*`.
+        lenient: Whether a call is allowed without its limits where the store cannot answer; a condition that reads
+            a counter denies all the same.
     """
     plan: Plan | None = None
+    kind: str | None = None
     try:
         if suspended is not None:
             message = f"all calls are suspended: {suspended}"
@@ -103,32 +107,47 @@ def decide(
                     return Decision(call, grant, session, *denial, enforced, policy)
                 charges = read
             if held is None or held.charges != charges or approval is not None:  # else an outer layer took just this
-                answer = yield Peek(charges) if approval else Reserve(charges, held)
-                if isinstance(answer, Refusal):
-                    denial, wait = _over_limit(plan, answer), answer.retry_after
-                    return Decision(call, grant, session, *denial, enforced, policy, wait, None, charges)
-                held = answer
+                try:
+                    answer = yield Peek(charges) if approval else Reserve(charges, held)
+                    if isinstance(answer, Refusal):
+                        denial, wait = _over_limit(plan, answer), answer.retry_after
+                        return Decision(call, grant, session, *denial, enforced, policy, wait, None, charges)
+                    held = answer
+                except StoreError as error:
+                    if not lenient:
+                        raise
+                    _LOG.warning("a call is allowed without its limits, as `on_store_failure` says: %s", error)
+                    kind = StoreError.__name__
             reservation = held
         if approval is not None:
             return Decision(call, grant, session, *approval, enforced, policy, None, None, charges)
+        text = "" if kind is None else "its limits were not checked: the counter store cannot answer"
         return Decision(
-            call, grant, session, _ALLOWED, "", "", enforced, policy, None, None, charges, None, reservation
+            call, grant, session, _ALLOWED, "", text, enforced, policy, None, None, charges, kind, reservation
         )
-    except StoreError as error:
-        _LOG.warning("a call was denied because its limits cannot be checked: %s", error)
-        rule = plan.counting_rule if plan else ""
-        denial = (Reason.STORE_UNAVAILABLE, rule, "the call's limits cannot be checked now, try again later")
-        kind = type(error).__name__
     except Exception as error:  # whatever goes wrong in here, the call is not made
-        _LOG.exception("a call was denied because its evaluation failed")
-        denial = (Reason.EVALUATION_ERROR, "(evaluation error)", "the call could not be checked and was not made")
-        kind = type(error).__name__
-    enforced = plan is None or plan.enforced
-    return Decision(call, grant, session, *denial, enforced, policy, error=kind)
+        return _failed(call, grant, session, policy, plan, error)
 
 
 Denial: TypeAlias = tuple[Reason, str, str]
 """Reason, rule and message."""
+
+
+def _failed(
+    call: ToolCall, grant: str, session: str | None, policy: CompiledPolicy | None, plan: Plan | None, error: Exception
+) -> Decision:
+    """The denial of a call that could not be decided (PL-4.3)."""
+    kind = type(error).__name__
+    if isinstance(error, StoreError):
+        _LOG.warning("a call was denied because its limits cannot be checked: %s", error)
+        kind = StoreError.__name__
+        rule = plan.counting_rule if plan else ""
+        denial = (Reason.STORE_UNAVAILABLE, rule, "the call's limits cannot be checked now, try again later")
+    else:
+        _LOG.exception("a call was denied because its evaluation failed")
+        denial = (Reason.EVALUATION_ERROR, "(evaluation error)", "the call could not be checked and was not made")
+    enforced = plan is None or plan.enforced
+    return Decision(call, grant, session, *denial, enforced, policy, error=kind)
 
 
 def _scene(call: ToolCall, grant: str, session: str | None, context: Mapping[str, Any] | None) -> Scene:
