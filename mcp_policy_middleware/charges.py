@@ -5,6 +5,7 @@ Plain slotted values; amounts are whole millionths.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -129,3 +130,11 @@ class CounterTotal:
     used: int
     before: int
     limit: int
+
+    def counted(self, now: float, sliding: bool) -> int:
+        """What counts against a limit at a moment, in millionths (PL-5.2)."""
+        if not sliding:
+            return self.used
+        length = (self.ends - self.starts) * MILLION
+        left = self.ends * MILLION - math.floor(now * MILLION)
+        return self.used - (-self.before * max(0, min(length, left)) // length)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .convert import convert
+from .counters import counters
 from .demo import demo
 from .diff import diff
 from .explain import explain
@@ -26,6 +27,7 @@ app.command()(diff)
 app.command()(convert)
 app.command()(schema)
 app.command()(demo)
+app.add_typer(counters, name="counters")
 
 
 @app.callback(invoke_without_command=True)

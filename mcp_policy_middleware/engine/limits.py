@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any, Final
 
-from ..calls import UNNAMED, ServerName
+from ..calls import ServerName
 from ..canonical import canonical
 from ..charges import MILLION, Charge, Window
 from ..policy.model import MAX_TOTAL, Limit, Scope
 from ..policy.model import Window as WindowName
 from ..policy.paths import Step, parse_path
 from .equality import has_foreign_key, may_be_foreign
+from .keys import CounterKey
 
 __all__ = ["CompiledLimit", "Where", "compile_limit", "reading"]
 
@@ -52,7 +53,7 @@ class CompiledLimit:
     rule: str
     counter: str | None
     window: Window
-    window_name: str | int
+    window_name: WindowName
     scope: Scope
     sliding: bool
     on_success: bool
@@ -64,16 +65,15 @@ class CompiledLimit:
 
     def charge(self, where: Where) -> Charge:
         """What one call charges; limits on one counter have one key (PL-5.5)."""
-        counter = f"{where.tool}_rate" if self.counter is None else self.counter
-        keeps: list[object] = []
-        if self.scope != "global":  # no name of a server is a list, as an unnamed session's is here
-            keeps.append([] if where.server is UNNAMED else where.server)
-        if self.scope in ("grant", "session"):
-            keeps.append(where.grant)
-        if self.scope == "session":
-            keeps.append(where.session)
-        algorithm = "sliding" if self.sliding else "fixed"
-        key = canonical([counter, self.window_name, algorithm, self.scope, *keeps])
+        key = CounterKey(
+            counter=f"{where.tool}_rate" if self.counter is None else self.counter,
+            window=self.window_name,
+            algorithm="sliding" if self.sliding else "fixed",
+            scope=self.scope,
+            server=where.server,
+            grant=where.grant,
+            session=where.session,
+        ).text()
         amount = self.amount if isinstance(self.amount, int) else 0
         return Charge(key, self.window, amount, self.ceiling, self.sliding, self.on_success)
 
