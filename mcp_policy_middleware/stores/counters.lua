@@ -2,18 +2,19 @@
 --
 -- KEYS  1 the marker of the store; 2 the record of the reservation to be made; 3 the record of the one that is held
 --       (where one of the two is missing, the other again); 4... the counters, each once.
--- ARGV  1 `look` or `take`; 2 the time in microseconds since the Unix epoch, empty for the server's own;
---       3 the generation of what is held; 4 how many charges are held; then for each of those
---         the number of its counter, the end of its window (0: as the record says), its amount;
---       then for each charge of the call
---         the number of its counter, its amount, its limit, the length and the offset of its window in seconds (a
---         length of 0: months), 1 where the window slides.
+-- ARGV  1 `look` or `take`; 2 the generation of what is held; 3 numbers, as doubles:
+--         the time in microseconds since the Unix epoch, below 0 for the server's own; how many charges are held;
+--         for each of those the number of its counter among the keys, the end of its window (0: as the record
+--         says), and its amount;
+--         for each charge of the call the number of its counter, its amount, its limit, the length and the offset of
+--         its window in seconds (a length of 0: months), and 1 where the window slides.
 -- Gives 1, the generation, and for each charge the end of its window and the total before it;
 --    or 0, the index of the charge that does not fit, the counter's start, end, used and before, and the time.
 --
 -- Everything is worked out before anything is written: an error halfway would not be undone. Amounts are whole
--- millionths, at most 9,007,199,254,000,000 < 2^53, so that doubles hold them exactly. A counter is the text
--- "starts ends used before limit until"; times are in seconds since the Unix epoch.
+-- millionths, at most 9,007,199,254,000,000 < 2^53, so that doubles hold them exactly. A counter is six doubles:
+-- starts, ends, used, before, limit, until; times are in seconds since the Unix epoch. The marker is the generation,
+-- a space, and the latest time that was seen. A record is the generation and what was replied, or `released`.
 
 local MICRO = 1000000
 local GRACE = 60000    -- ms that a closed window is kept, in case the server's clock goes back
@@ -64,38 +65,38 @@ end
 
 local found = redis.call('MGET', unpack(KEYS))
 if not found[1] then return redis.error_reply('NOMARKER the store holds no marker') end
-local generation, latest = string.match(found[1], '^(%S+) (%d+)$')
-latest = tonumber(latest)
-local now = tonumber(ARGV[2])
-if not now then
+local generation, latest = string.sub(found[1], 1, 8), tonumber(string.sub(found[1], 10))
+local given = {struct.unpack('<' .. string.rep('d', #ARGV[3] / 8), ARGV[3])} -- and, last, where it stopped reading
+local now = given[1]
+if now < 0 then
   local time = redis.call('TIME')
   now = time[1] * MICRO + time[2]
 end
 local taking = ARGV[1] == 'take'
-local at = 5 + 3 * tonumber(ARGV[4])
+local first, last = 3 + 3 * given[2], #given - 1 -- of the numbers of the charges
 
 -- the same request once more: the same answer, and nothing more is taken
-if taking and at <= #ARGV and found[2] then
-  local reply = {1, string.match(found[2], '^%S+')}
-  for number in string.gmatch(found[2], ' (%S+)') do reply[#reply + 1] = tonumber(number) end
+local record = found[2]
+if taking and first <= last and record then
+  local reply = {1, string.sub(record, 1, 8)}
+  for at = 9, #record - 7, 8 do reply[#reply + 1] = (struct.unpack('<d', record, at)) end
   return reply
 end
 
 local cells = {}
 for key = 4, #KEYS do
-  if found[key] then
-    local starts, ends, used, before, limit, till =
-      string.match(found[key], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-    cells[key] = {starts = tonumber(starts), ends = tonumber(ends), used = tonumber(used),
-      before = tonumber(before), limit = tonumber(limit), till = tonumber(till)}
+  local text = found[key]
+  if text then
+    local starts, ends, used, before, limit, till = struct.unpack('<dddddd', text)
+    cells[key] = {starts = starts, ends = ends, used = used, before = before, limit = limit, till = till}
   end
 end
 
 -- the counters of the call, each in the window of now; a window that was closed stays closed
 local charges = {}
-for i = at, #ARGV, 6 do
-  local charge = {key = tonumber(ARGV[i]), amount = tonumber(ARGV[i + 1]), limit = tonumber(ARGV[i + 2]),
-    seconds = tonumber(ARGV[i + 3]), offset = tonumber(ARGV[i + 4]), sliding = ARGV[i + 5] == '1'}
+for i = first, last, 6 do
+  local charge = {key = given[i], amount = given[i + 1], limit = given[i + 2],
+    seconds = given[i + 3], offset = given[i + 4], sliding = given[i + 5] == 1}
   charges[#charges + 1] = charge
   local cell = cells[charge.key]
   if not cell or cell.ends * MICRO <= now then
@@ -109,13 +110,13 @@ end
 
 -- what is held goes back to the windows that were charged, once, unless the store was emptied meanwhile
 local touched = {}
-local void = found[3] == 'released' or ARGV[3] ~= '' and ARGV[3] ~= generation
-if not void then
-  local windows = string.gmatch(found[3] or '', ' (%S+) %S+')
-  for i = 5, at - 1, 3 do
-    local key, ends, amount = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+local held = found[3] or ''
+if held ~= 'released' and (ARGV[2] == '' or ARGV[2] == generation) then
+  for i = 3, first - 1, 3 do
+    local key, ends, amount = given[i], given[i + 1], given[i + 2]
+    local at = 9 + 16 * (i - 3) / 3
+    if ends == 0 and at < #held then ends = (struct.unpack('<d', held, at)) end
     local cell = cells[key]
-    if ends == 0 then ends = tonumber(windows() or 0) end
     local field = cell and (ends == cell.ends and 'used' or ends == cell.starts and 'before')
     if field then
       cell[field] = math.max(0, cell[field] - amount)
@@ -124,7 +125,7 @@ if not void then
   end
 end
 
-local reply = {1, generation}
+local numbers = {} -- of the reply
 local after = {}
 for index, charge in ipairs(charges) do
   local cell = cells[charge.key]
@@ -137,26 +138,25 @@ for index, charge in ipairs(charges) do
     return {0, index - 1, cell.starts, cell.ends, cell.used, cell.before, now}
   end
   after[charge.key] = math.max(after[charge.key] or 0, cell.used + charge.amount)
-  reply[#reply + 1] = cell.ends
-  reply[#reply + 1] = used
+  numbers[#numbers + 1] = cell.ends
+  numbers[#numbers + 1] = used
 end
-if not taking then return reply end
 
-for _, charge in ipairs(charges) do
-  local cell = cells[charge.key]
-  cell.used, cell.limit = after[charge.key], charge.limit
-  touched[charge.key] = cell
+if taking then
+  for _, charge in ipairs(charges) do
+    local cell = cells[charge.key]
+    cell.used, cell.limit = after[charge.key], charge.limit
+    touched[charge.key] = cell
+  end
+  for key, cell in pairs(touched) do
+    local text = struct.pack('<dddddd', cell.starts, cell.ends, cell.used, cell.before, cell.limit, cell.till)
+    redis.call('SET', KEYS[key], text, 'PX', math.max(1, floor(cell.till * 1000 - now / 1000) + GRACE))
+  end
+  if #charges > 0 then
+    local text = generation .. struct.pack('<' .. string.rep('d', #numbers), unpack(numbers))
+    redis.call('SET', KEYS[2], text, 'PX', REMEMBER)
+  end
+  if first > 3 then redis.call('SET', KEYS[3], 'released', 'PX', REMEMBER) end
+  if now > latest + MICRO then redis.call('SET', KEYS[1], string.format('%s %.0f', generation, now)) end
 end
-for key, cell in pairs(touched) do
-  local text = string.format('%.0f %.0f %.0f %.0f %.0f %.0f',
-    cell.starts, cell.ends, cell.used, cell.before, cell.limit, cell.till)
-  redis.call('SET', KEYS[key], text, 'PX', math.max(1, floor(cell.till * 1000 - now / 1000) + GRACE))
-end
-if #charges > 0 then
-  local record = {generation}
-  for i = 3, #reply do record[#record + 1] = string.format('%.0f', reply[i]) end
-  redis.call('SET', KEYS[2], table.concat(record, ' '), 'PX', REMEMBER)
-end
-if at > 5 then redis.call('SET', KEYS[3], 'released', 'PX', REMEMBER) end
-if now > latest + MICRO then redis.call('SET', KEYS[1], string.format('%s %.0f', generation, now)) end
-return reply
+return {1, generation, unpack(numbers)}

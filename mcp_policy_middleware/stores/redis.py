@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 import secrets
+import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
@@ -38,6 +39,7 @@ Command: TypeAlias = Callable[[Any], Any]
 Steps: TypeAlias = Generator[Command, Any, T]
 """Yields commands, is sent their replies, and returns what was asked for."""
 
+_MOST_EXACT: Final = 2**53
 _MOST_ABANDONED: Final = 1_000
 _GIVEN_BACK_AT_ONCE: Final = 4
 _NO_ROOM_TO_FORGET: Final = "noeviction"
@@ -195,7 +197,7 @@ class RedisStore(Store):
             texts = yield from self._ask(lambda client, some=some: client.mget(some))  # type: ignore[misc]
             for key, text in zip(some, texts, strict=True):
                 if text is not None:  # it was there when the keys were read
-                    starts, ends, used, before, limit, until = map(int, text.split())
+                    starts, ends, used, before, limit, until = map(int, struct.unpack("<6d", text))
                     cells.append((key.decode().removeprefix(start), Cell(starts, ends, until, used, before, limit)))
         return totals(cells, now)
 
@@ -225,24 +227,24 @@ class RedisStore(Store):
         generation, _, theirs = ("", "", mine) if held is None else held.id.partition("/")
         record = f"{self._prefix}r:{mine or theirs}"
         keys = [self._marker, record, f"{self._prefix}r:{theirs}" if theirs else record]
-        numbers: dict[str, int] = {}
+        places: dict[str, int] = {}
 
-        def number(key: str) -> int:
-            if key not in numbers:
+        def place(key: str) -> int:
+            if key not in places:
                 keys.append(f"{self._prefix}c:{key}")
-                numbers[key] = len(keys)
-            return numbers[key]
+                places[key] = len(keys)
+            return places[key]
 
-        args: list[Any] = [mode, math.floor(now * MILLION) if self._callers_clock else "", generation]
+        time = math.floor(now * MILLION) if self._callers_clock else -1
         rows = [] if held is None else _held(held)
-        args.append(len(rows))
+        numbers: list[float] = [time, len(rows)]
         for key, ends, amount in rows:
-            args += [number(key), ends, amount]
+            numbers += (place(key), ends, amount)
         for charge in charges:
             window = charge.window
-            args += [number(charge.key), charge.amount, charge.limit, window.seconds, window.offset]
-            args.append(1 if charge.sliding else 0)
-        return [len(keys), *keys, *args]
+            amount = min(charge.amount, _MOST_EXACT)  # more fits no limit, and no double exactly
+            numbers += (place(charge.key), amount, charge.limit, window.seconds, window.offset, charge.sliding)
+        return [len(keys), *keys, mode, generation, struct.pack(f"<{len(numbers)}d", *numbers)]
 
     def _evaluate(self, request: list[Any]) -> Steps[Any]:
         try:
