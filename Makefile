@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language coverage properties fuzz format example-agentcore clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore clean
 
 FUZZ_SECONDS ?= 600
 
@@ -30,8 +30,12 @@ format: $(VENVS)/lint/ready  ## Rewrite the code in the house style
 	$(VENVS)/lint/bin/ruff check --fix .
 	$(VENVS)/lint/bin/ruff format .
 
-bench: $(VENVS)/mcp2/ready  ## Measure a decision against a hand-written function, and a guarded MCP call
-	$(VENVS)/mcp2/bin/python benchmarks/bench.py
+bench: $(VENVS)/bench/ready  ## Measure a decision against a hand-written function, a guarded MCP call, and the stores
+	$(VENVS)/bench/bin/python benchmarks/bench.py
+	$(VENVS)/bench/bin/python benchmarks/stores.py
+
+stress: $(VENVS)/mcp2/ready  ## Race 8 processes of 50 threads for one counter on SQLite and Redis, and kill writers
+	$(VENVS)/mcp2/bin/python tests/stores/stress.py
 
 bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
 	$(VENVS)/mcp2/bin/python benchmarks/language.py
@@ -55,11 +59,12 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis]'
 $(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis]'
+$(VENVS)/bench/ready: INSTALL = --group bench --editable '.[mcp,redis]'
 $(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis]'
 $(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
 $(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 
-$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 lint fuzz agentcore)): $(VENVS)/%/ready: pyproject.toml
+$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz agentcore)): $(VENVS)/%/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENVS)/$*
 	$(VENVS)/$*/bin/python $(PIP) --upgrade pip
 	$(VENVS)/$*/bin/python $(PIP) $(INSTALL)
