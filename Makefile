@@ -53,9 +53,9 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
-$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel]'
-$(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook]'
-$(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel]'
+$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,watch]'
+$(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,watch]'
+$(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,watch]'
 $(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
 $(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 
