@@ -57,10 +57,10 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
-$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis]'
-$(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis]'
+$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'
+$(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis,watch]'
 $(VENVS)/bench/ready: INSTALL = --group bench --editable '.[mcp,redis]'
-$(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis]'
+$(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis,watch]'
 $(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
 $(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from .calls import Outcome
 from .charges import Reservation
 from .engine import Peek, Reserve
+from .errors import PolicyError
 from .stores.base import Store
 
 __all__ = [
     "PROCEED",
     "Ended",
+    "OnStoreFailure",
     "OutcomeOf",
     "Proceed",
     "Release",
     "aanswer",
     "answer",
+    "is_lenient",
     "outcome",
     "outcome_of_any",
     "unwrapped",
@@ -30,6 +33,9 @@ Ended: TypeAlias = tuple[Any, BaseException | None]
 
 OutcomeOf: TypeAlias = Callable[[Any], Outcome]
 """Tells the outcome of a call from its result, or from the exception it ended with."""
+
+OnStoreFailure: TypeAlias = Literal["deny", "allow"]
+"""What becomes of a call whose limits cannot be checked."""
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -69,6 +75,13 @@ async def aanswer(store: Store, now: Callable[[], float], request: Any) -> Any:
     if type(request) is Peek:
         return await store.apeek(request.charges, now())
     return await store.arelease(request.reservation)
+
+
+def is_lenient(on_store_failure: OnStoreFailure) -> bool:
+    """Whether a call is allowed without its limits where the store cannot answer."""
+    if on_store_failure not in get_args(OnStoreFailure):
+        raise PolicyError(f"on_store_failure `{on_store_failure}` is not known: give `deny` or `allow`")
+    return on_store_failure == "allow"
 
 
 def outcome_of_any(ended: Any) -> Outcome:

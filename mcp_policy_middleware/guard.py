@@ -5,31 +5,36 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 from .answers import (
     PROCEED,
     Ended,
+    OnStoreFailure,
     OutcomeOf,
     Proceed,
     Release,
     aanswer,
     answer,
+    is_lenient,
     outcome,
     outcome_of_any,
     unwrapped,
 )
 from .calls import Decision, Layer, Outcome, ServerName, ToolCall
+from .clock import seconds_of
 from .engine import CompiledPolicy, Flow, Request, decide
-from .errors import PolicyError, ToolDenied
+from .errors import DocumentError, PolicyError, ToolDenied
 from .handover import CURRENT, Handover, current
 from .policy.model import Mode
-from .selection import Policies, Selection
+from .selection import select
+from .settlement import settle
+from .sources import Fingerprint, Policies, Sources
 from .steps import adrive, drive
 from .stores.base import Store
 from .telemetry import Telemetry
@@ -37,7 +42,6 @@ from .telemetry import Telemetry
 __all__ = ["Guard", "OutcomeOf"]
 
 T = TypeVar("T")
-_LOG: Final = logging.getLogger(__name__)
 _RETURNED: Final = Outcome.RETURNED
 
 
@@ -52,8 +56,7 @@ class Guard:
         grant: The name under which the agent was given access; counters are kept per grant.
         session: The id of the run or conversation, for limits of scope `session`.
         context: Values for conditions on `context.*`, which a call may bring its own of.
-        on_store_failure: What becomes of a call whose limits cannot be checked: `deny`, or `allow`, which is the
-            dangerous choice: while the store is down, no limit holds.
+        on_store_failure: `deny` a call whose limits cannot be checked, or `allow` it, and no limit holds meanwhile.
         mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
         clock: Returns the time as an aware datetime; for tests.
         telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
@@ -70,31 +73,28 @@ class Guard:
         grant: str = "default",
         session: str | None = None,
         context: Mapping[str, Any] | None = None,
-        on_store_failure: Literal["deny", "allow"] = "deny",
+        on_store_failure: OnStoreFailure = "deny",
         mode: Mode | None = None,
         clock: Callable[[], datetime] | None = None,
         telemetry: Telemetry | bool | None = None,
     ) -> None:
-        if mode is not None and mode not in get_args(Mode):
-            raise PolicyError(f"mode `{mode}` is not known: give `enforce` or `shadow`, or leave it out")
-        if on_store_failure not in ("deny", "allow"):
-            raise PolicyError(f"on_store_failure `{on_store_failure}` is not known: give `deny` or `allow`")
         if not isinstance(grant, str) or not grant:
             raise PolicyError("a grant is a name: give a text that is not empty")
         self.grant = grant
         self.session = session
         self.context = context
-        self._selection = Selection(policy, mode)
+        self._selection = select(policy, mode)
+        self._reloading = threading.RLock()
         self._owns_store = store is None
         self._store = self._selection.memory_store() if store is None else store
-        now = time.time if clock is None else _seconds(clock)
+        now = seconds_of(clock)
         self._answer = partial(answer, self._store, now)
         self._aanswer = partial(aanswer, self._store, now)
         self._look = lambda request: self._store.peek(request.charges, now())
         self._alook = lambda request: self._store.apeek(request.charges, now())
         self._telemetry = Telemetry() if telemetry is None or telemetry is True else telemetry or None
-        self._recording = self._telemetry.recording if self._telemetry else _never
-        self._lenient = on_store_failure == "allow"
+        self._recording = self._telemetry.recording if self._telemetry else bool  # which is False
+        self._lenient = is_lenient(on_store_failure)
         self._suspended: str | None = None
 
     def explain(self, call: ToolCall) -> Decision:
@@ -126,11 +126,11 @@ class Guard:
         if outcome is _RETURNED:  # most calls: the charge is kept, and no store is asked
             decision.reservation = None
         else:
-            drive(self._settlement(decision, outcome), self._answer)
+            drive(settle(decision, outcome), self._answer)
 
     async def afinish(self, decision: Decision, outcome: Outcome) -> None:
         """`finish` for async callers."""
-        await adrive(self._settlement(decision, outcome), self._aanswer)
+        await adrive(settle(decision, outcome), self._aanswer)
 
     def run(
         self,
@@ -203,6 +203,32 @@ class Guard:
         """Decide calls by policy again."""
         self._suspended = None
 
+    @property
+    def sources(self) -> Sources:
+        """Where the documents came from."""
+        return self._selection.sources
+
+    def reload(self, policies: Policies | None = None, *, seen: Fingerprint | None = None) -> None:
+        """Take documents as they are now, between two decisions; counters stay (PL-9.4, PL-5.8).
+
+        A call in flight finishes under the policy that admitted it. What does not read keeps its old policy.
+
+        Args:
+            policies: What to take instead, whole or not at all; left out, the guard's files are read again.
+            seen: How those files look at rest; one that looks otherwise is being written.
+
+        Raises:
+            PolicyError: There is nothing to read; `DocumentError` where some do not read, and the others were taken.
+        """
+        with self._reloading:
+            before = None
+            while before is not self._selection:  # a signal's handler may reload meanwhile, on this thread
+                before = self._selection
+                after, problems = before.renewed(policies, seen, lasting=not self._owns_store)
+            self._selection = after
+        if problems:
+            raise DocumentError(problems)
+
     def close(self) -> None:
         """Let go of the store, where this guard made it."""
         if self._owns_store:
@@ -242,7 +268,7 @@ class Guard:
         finally:
             CURRENT.reset(token)
             handover.settled = True
-        yield from self._settlement(decision, outcome(outcome_of, ended))
+        yield from settle(decision, outcome(outcome_of, ended))
         return ended
 
     def _inner_passage(self, call: ToolCall, around: Handover) -> Generator[Any, Any, Ended]:
@@ -268,35 +294,8 @@ class Guard:
         if decision.reservation is not None:
             outer.reservation = decision.reservation
         elif decision.effect == "deny":
-            yield from self._settlement(outer, Outcome.NOT_SENT)
+            yield from settle(outer, Outcome.NOT_SENT)
         if not decision.allowed:
             raise ToolDenied(decision)
         ended: Ended = yield PROCEED
         return ended
-
-    def _settlement(self, decision: Decision, outcome: Outcome) -> Generator[Release, None, None]:
-        """Keep a charge or give it back, once; what a store cannot give back is kept."""
-        reservation, decision.reservation = decision.reservation, None
-        if reservation is not None and outcome is Outcome.RETURNED_ERROR:
-            reservation = reservation.on_success()
-        elif not outcome.releases:
-            return
-        if reservation is not None:
-            try:
-                yield Release(reservation)
-            except Exception:  # the call was made: what a store raises now must not replace its result
-                _LOG.warning("a charge could not be given back and is kept", exc_info=True)
-
-
-def _never() -> bool:
-    return False
-
-
-def _seconds(clock: Callable[[], datetime]) -> Callable[[], float]:
-    def now() -> float:
-        moment = clock()
-        if moment.tzinfo is None:
-            raise PolicyError("the clock gave a time without a time zone: return an aware datetime")
-        return moment.timestamp()
-
-    return now

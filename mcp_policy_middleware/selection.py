@@ -2,47 +2,113 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from .calls import Decision, ServerName
 from .engine import CompiledPolicy, compile_policy
-from .errors import PolicyError
-from .policy import Policy, load_directory
+from .errors import DocumentError, PolicyError, Problem
+from .policy import Policy
 from .policy.model import Mode
+from .sources import Fingerprint, Name, Policies, Sources, read_policies
 from .stores.memory import MemoryStore
 
-__all__ = ["Policies", "Selection", "split_name"]
+__all__ = ["Selection", "select", "split_name"]
 
 T = TypeVar("T")
-Policies: TypeAlias = Policy | Mapping[str, Policy] | str | os.PathLike[str]
-"""One policy for every call, a map of server name to policy, or a directory of policies."""
-
 _MOST_LISTED: Final = 4096
 _HOUR: Final = 3600
+_FORGETFUL: Final = "has a limit over more than an hour, which a restart would forget"
+_NAME_A_STORE: Final = "name a store: `SQLiteStore` remembers, and `MemoryStore` says that forgetting is acceptable"
+
+
+def select(policies: Policies, mode: Mode | None = None) -> Selection:
+    """Compile policies.
+
+    Args:
+        policies: One policy for every call, a map of server name to policy, or a directory of policies.
+        mode: Overrides the `mode` of documents and tools (PL-4.4).
+
+    Raises:
+        PolicyError: They are something else; `DocumentError` where a directory does not read.
+    """
+    if mode is not None and mode not in get_args(Mode):
+        raise PolicyError(f"mode `{mode}` is not known: give `enforce` or `shadow`, or leave it out")
+    documents, sources = read_policies(policies)
+    return Selection({name: compile_policy(one, mode) for name, one in documents.items()}, mode, sources, {})
 
 
 class Selection:
-    """Compiled policies by server.
+    """Compiled policies by server; it is replaced and never changed, but for the names of tools that it learns.
 
     A policy of a server goes for every grant, except for those that have one of their own (PL-9.1).
+
+    Attributes:
+        sources: Where the documents came from.
     """
 
-    def __init__(self, policies: Policies, mode: Mode | None) -> None:
-        self._everywhere: CompiledPolicy | None = None
+    def __init__(
+        self,
+        policies: Mapping[Name, CompiledPolicy],
+        mode: Mode | None,
+        sources: Sources,
+        listed: dict[ServerName, set[str]],
+    ) -> None:
+        self.sources = sources
+        self._policies = policies
+        self._mode = mode
+        self._listed = listed
+        self._everywhere = policies.get(None)
         self._by_server: dict[ServerName, CompiledPolicy] = {}
         self._by_grant: dict[tuple[ServerName, str], CompiledPolicy] = {}
-        self._listed: dict[ServerName, set[str]] = {}
-        if isinstance(policies, Policy):
-            self._everywhere = compile_policy(policies, mode)
-            return
-        for name, policy in _read(policies).items():
-            server, grant = split_name(name)
-            if grant is None:
-                self._by_server[server] = compile_policy(policy, mode)
+        for name, policy in policies.items():
+            if name is not None:
+                server, grant = split_name(name)
+                if grant is None:
+                    self._by_server[server] = policy
+                else:
+                    self._by_grant[server, grant] = policy
+
+    def renewed(
+        self, policies: Policies | None, seen: Fingerprint | None, *, lasting: bool
+    ) -> tuple[Selection, list[Problem]]:
+        """Documents as they are now: those that read, and the old policy in place of each that does not (PL-9.4).
+
+        Args:
+            policies: What to take instead, whole or not at all; None for the sources, read again.
+            seen: How the sources look at rest, where that is known.
+            lasting: Whether counters outlive the process, or somebody said that they need not.
+
+        Raises:
+            DocumentError: The policies to take instead do not read.
+            PolicyError: No document came from a file, and none is given.
+        """
+        if policies is not None:
+            documents, sources = read_policies(policies)
+            compiled, problems = self._compiled(documents, lasting)
+            if problems:
+                raise DocumentError(problems)
+            return Selection(compiled, self._mode, sources, self._listed), []
+        documents, problems = self.sources.read_again(self._policies, seen)
+        compiled, refused = self._compiled(documents, lasting)
+        return Selection({**self._policies, **compiled}, self._mode, self.sources, self._listed), [*problems, *refused]
+
+    def _compiled(
+        self, documents: Mapping[Name, Policy], lasting: bool
+    ) -> tuple[dict[Name, CompiledPolicy], list[Problem]]:
+        """Each document's policy, which stays as it is, with what it remembers, where the document did not change."""
+        compiled: dict[Name, CompiledPolicy] = {}
+        problems: list[Problem] = []
+        for name, document in documents.items():
+            policy = self._policies.get(name)
+            if policy is None or (policy.name, policy.digest) != (document.name, document.digest):
+                policy = compile_policy(document, self._mode)
+            if lasting or policy.longest_window <= _HOUR:
+                compiled[name] = policy
             else:
-                self._by_grant[server, grant] = compile_policy(policy, mode)
+                source = document.name if document.origin.file is None else document.origin.file[0]
+                problems.append(Problem(source, 0, 0, "", f"policy `{policy.name}` {_FORGETFUL}", _NAME_A_STORE))
+        return compiled, problems
 
     def policy_for(self, server: ServerName, grant: str) -> CompiledPolicy | None:
         """The policy for calls to the server; an unnamed session never falls to another's (PL-9.2)."""
@@ -54,8 +120,7 @@ class Selection:
 
     def all(self) -> list[CompiledPolicy]:
         """Every policy there is."""
-        everywhere = [self._everywhere] if self._everywhere else []
-        return [*everywhere, *self._by_server.values(), *self._by_grant.values()]
+        return list(self._policies.values())
 
     def memory_store(self) -> MemoryStore:
         """A store for those who named none.
@@ -65,10 +130,7 @@ class Selection:
         """
         for policy in self.all():
             if policy.longest_window > _HOUR:
-                raise PolicyError(
-                    f"policy `{policy.name}` has a limit over more than an hour, which a restart would forget: "
-                    "name a store, such as `store=MemoryStore()` where that is acceptable"
-                )
+                raise PolicyError(f"policy `{policy.name}` {_FORGETFUL}: {_NAME_A_STORE}")
         return MemoryStore()
 
     def visible(self, tools: Iterable[T], server: ServerName, grant: str) -> list[T]:
@@ -105,17 +167,3 @@ def split_name(name: str) -> tuple[str | None, str | None]:
     server, at, grant = name.rpartition("@")
     server = server if at else grant
     return None if server == "_local" else server, grant if at else None
-
-
-def _read(policies: Any) -> Mapping[str, Policy]:
-    if isinstance(policies, (str, os.PathLike)):
-        return load_directory(policies)
-    if not isinstance(policies, Mapping):
-        kind = type(policies).__name__
-        raise PolicyError(f"a guard takes a policy, policies by server, or a directory, not {kind}")
-    for name, policy in policies.items():
-        if not isinstance(name, str) or not isinstance(policy, Policy):
-            raise PolicyError("policies by server map a server's name to a `Policy`: read each with `load_policy`")
-        if name.startswith("@") or name.endswith("@"):
-            raise PolicyError(f"`{name}` names no server or no grant: write `<server>` or `<server>@<grant>`")
-    return policies

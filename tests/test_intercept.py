@@ -22,6 +22,7 @@ from mcp_policy_middleware.charges import MILLION, Charge, Refusal, Reservation,
 from mcp_policy_middleware.engine.limits import Where, reading
 from mcp_policy_middleware.policy.intercept import as_policy_json, translate
 from mcp_policy_middleware.policy.intercept_grammar import InterceptDocument, InterceptRule
+from mcp_policy_middleware.policy.model import Origin
 from mcp_policy_middleware.stores import MemoryStore, Store
 
 DATA = Path(__file__).parent / "data"
@@ -58,7 +59,7 @@ def intercept(document: Any, name: str = "case.json") -> Policy:
 
 def unchecked(document: Any) -> Policy:
     """What a document means where nobody asks whether its keys go together, as Intercept's engine is tested."""
-    return translate(InterceptDocument.model_validate(document), document, "case")
+    return translate(InterceptDocument.model_validate(document), document, Origin("case"))
 
 
 def refused(text: str, name: str = "p.yaml", dialect: Any = "intercept") -> tuple[Problem, ...]:

@@ -20,7 +20,7 @@ from ..errors import DocumentError
 from ..policy import load_policy
 from ..policy.cases import read_moment
 from ..policy.syntax import reason_of
-from ..selection import Selection
+from ..selection import select
 from ..steps import drive
 from ..stores.memory import MemoryStore
 from .output import fail, fail_with, visible, write
@@ -50,7 +50,7 @@ def explain(
     is; 2 where the policy or an option does not read.
     """
     try:
-        policies = Selection(policy if policy.is_dir() else load_policy(policy), None)
+        policies = select(policy if policy.is_dir() else load_policy(policy))
     except DocumentError as error:
         raise fail_with(error.problems) from None
     moment = _moment(at)

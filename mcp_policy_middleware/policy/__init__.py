@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Policy
-from .reader import Dialect, load_directory, load_policy, parse_policy
+from .model import Dialect, Policy
+from .reader import load_directory, load_policy, parse_policy
 
 __all__ = ["Dialect", "Policy", "load_directory", "load_policy", "parse_policy"]

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Context, Decimal
 from typing import Any, Final
 
@@ -33,12 +34,12 @@ _PLAIN_NAME: Final = re.compile(r'[^.\[\]"]+')
 _EXACT: Final = Context(prec=30)
 
 
-def read_intercept(document: dict[str, Any], name: str) -> tuple[Policy | None, list[Found]]:
+def read_intercept(document: dict[str, Any], origin: Origin) -> tuple[Policy | None, list[Found]]:
     """Read a document of Intercept's.
 
     Args:
         document: The document as plain values.
-        name: What decisions call it.
+        origin: Where it comes from.
 
     Returns:
         The policy, and whatever is wrong with the document; a policy with findings is not to be used.
@@ -53,16 +54,16 @@ def read_intercept(document: dict[str, Any], name: str) -> tuple[Policy | None, 
     for path, message, advice in intercept_findings(document):
         if path not in known:
             found.append((path, "cross", message, advice))
-    return (None if checked is None or found else translate(checked, document, name)), found
+    return (None if checked is None or found else translate(checked, document, origin)), found
 
 
-def translate(checked: InterceptDocument, written: dict[str, Any], name: str) -> Policy:
+def translate(checked: InterceptDocument, written: dict[str, Any], origin: Origin) -> Policy:
     """The policy that a document of Intercept's means (PL-8.2).
 
     Args:
         checked: The document, its grammar checked.
         written: The same as its author wrote it; the policy's digest goes by it.
-        name: What decisions call it.
+        origin: Where it comes from.
     """
     document: dict[str, Any] = {"version": "1", "default": checked.default, "hide": list(checked.hide), "tools": {}}
     if checked.description is not None:
@@ -82,8 +83,8 @@ def translate(checked: InterceptDocument, written: dict[str, Any], name: str) ->
             document["all_tools"] = rules
         else:
             document["tools"][tool] = rules
-    origin = Origin(
-        name,
+    origin = replace(
+        origin,
         written=written,
         rule_names=names,
         windows=windows,

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_TOTAL",
     "AllTools",
     "Condition",
+    "Dialect",
     "Limit",
     "Mode",
     "Operator",
@@ -38,6 +39,8 @@ __all__ = [
     "Window",
 ]
 
+Dialect: TypeAlias = Literal["auto", "policy.json", "intercept"]
+"""Which language a document is in; `auto` tells by its keys (PL-1.3)."""
 Mode: TypeAlias = Literal["enforce", "shadow"]
 Operator: TypeAlias = Literal[
     "eq",
@@ -83,6 +86,7 @@ class Origin:
         windows: By counter, the window of counters that conditions read (PL-8.2).
         hidden, not_permitted: What the agent reads, with `{tool}` for the tool.
         reads_counters: Whether conditions may look at `state.`.
+        file: The file it was read from, and as which dialect; None for a text.
     """
 
     name: str = "policy"
@@ -92,6 +96,7 @@ class Origin:
     hidden: str = "tool `{tool}` is hidden by policy"
     not_permitted: str = "tool `{tool}` is not permitted by policy"
     reads_counters: bool = False
+    file: tuple[str, Dialect] | None = field(default=None, compare=False)
 
 
 def _origin(context: Any) -> Origin:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path as FilePath
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
 from ..errors import DocumentError, Problem
 from .intercept import read_intercept
-from .model import AllTools, Condition, Limit, Origin, Policy, Predicate, RateLimit, ToolRules
+from .model import AllTools, Condition, Dialect, Limit, Origin, Policy, Predicate, RateLimit, ToolRules
 from .rules import cross_check
 from .syntax import Node, Path, SyntaxProblem, pointer, read_file, read_text, reason_of
 from .wording import Found, Grammar, findings, keys_of
 
-__all__ = ["Dialect", "load_directory", "load_policy", "parse_policy"]
-
-Dialect: TypeAlias = Literal["auto", "policy.json", "intercept"]
-"""Which language the document is in; `auto` tells by its keys (PL-1.3)."""
+__all__ = ["list_documents", "load_directory", "load_policy", "parse_policy", "read_directory"]
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")
 
@@ -71,7 +69,7 @@ def load_policy(path: str | os.PathLike[str], dialect: Dialect = "auto") -> Poli
     """
     source = os.fspath(path)
     data = read_file(source, "give the path of a file; text is read by `parse_policy`")
-    return _read(data, source, dialect)
+    return _read(data, source, dialect, (str(FilePath(source).absolute()), dialect))
 
 
 def parse_policy(text: str | bytes, name: str = "policy", dialect: Dialect = "auto") -> Policy:
@@ -98,41 +96,69 @@ def load_directory(path: str | os.PathLike[str]) -> dict[str, Policy]:
     Raises:
         DocumentError: With the problems of every file.
     """
-    folder = FilePath(path)
-    policies: dict[str, Policy] = {}
-    files: dict[str, FilePath] = {}
-    problems: list[Problem] = []
-    try:
-        listing = sorted(folder.iterdir())
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        message = f"the directory cannot be read: {reason_of(error)}"
-        advice = "give a directory of policies; one file is read by `load_policy`"
-        raise DocumentError([Problem(str(folder), 0, 0, "", message, advice)]) from None
-    for file in listing:
-        if file.suffix not in SUFFIXES or file.name.startswith(".") or file.stem.endswith(".policytest"):
-            continue
-        server = file.stem
-        if server.startswith("@") or server.endswith("@"):
-            message = f"`{file.name}` names no server or no grant"
-            problems.append(Problem(str(file), 0, 0, "", message, "name it `<server>.json` or `<server>@<grant>.json`"))
-        elif server in files:
-            message = f"`{server}` has a second policy, in `{files[server].name}`"
-            problems.append(Problem(str(file), 0, 0, "", message, "keep one of the two files"))
-        else:
-            files[server] = file
-            try:
-                policies[server] = load_policy(file)
-            except DocumentError as error:
-                problems += error.problems
-    if not files and not problems:
-        advice = "add a file `<server>.json`, or `_local.json` for tools of no MCP server"
-        problems.append(Problem(str(folder), 0, 0, "", "the directory holds no policy", advice))
+    policies, _, problems = read_directory(path)
     if problems:
         raise DocumentError(problems)
     return policies
 
 
-def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
+def read_directory(
+    path: str | os.PathLike[str], read: Callable[[FilePath], Policy] = load_policy
+) -> tuple[dict[str, Policy], set[str], list[Problem]]:
+    """Read whatever reads in a directory.
+
+    Returns:
+        The policies that read, the names of all that have a file, and the problems of every file. Of two files for one
+        name none is read: nobody knows which is meant.
+
+    Raises:
+        DocumentError: The directory cannot be read.
+    """
+    folder = FilePath(path)
+    policies: dict[str, Policy] = {}
+    files: dict[str, FilePath] = {}
+    problems: list[Problem] = []
+    try:
+        listing = list_documents(folder)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        message = f"the directory cannot be read: {reason_of(error)}"
+        advice = "give a directory of policies; one file is read by `load_policy`"
+        raise DocumentError([Problem(str(folder), 0, 0, "", message, advice)]) from None
+    for file in listing:
+        server = file.stem
+        if server.startswith("@") or server.endswith("@"):
+            message = f"`{file.name}` names no server or no grant"
+            problems.append(Problem(str(file), 0, 0, "", message, "name it `<server>.json` or `<server>@<grant>.json`"))
+        elif server in files:
+            policies.pop(server, None)
+            message = f"`{server}` has a second policy, in `{files[server].name}`"
+            problems.append(Problem(str(file), 0, 0, "", message, "keep one of the two files"))
+        else:
+            files[server] = file
+            try:
+                policies[server] = read(file)
+            except DocumentError as error:
+                problems += error.problems
+    if not files and not problems:
+        advice = "add a file `<server>.json`, or `_local.json` for tools of no MCP server"
+        problems.append(Problem(str(folder), 0, 0, "", "the directory holds no policy", advice))
+    return policies, set(files), problems
+
+
+def list_documents(folder: FilePath) -> list[FilePath]:
+    """The files of a directory that are policies by their names, in order (PL-9.1).
+
+    Raises:
+        OSError, ValueError: It cannot be read.
+    """
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix in SUFFIXES and not file.name.startswith(".") and not file.stem.endswith(".policytest")
+    )
+
+
+def _read(data: str | bytes, source: str, dialect: Dialect, file: tuple[str, Dialect] | None = None) -> Policy:
     if dialect not in get_args(Dialect):
         raise ValueError(f"dialect `{dialect}` is not known: give one of {', '.join(get_args(Dialect))}")
     try:
@@ -145,7 +171,7 @@ def _read(data: str | bytes, source: str, dialect: Dialect) -> Policy:
     document = tree.plain()
     is_intercept = dialect == "intercept" or (dialect == "auto" and _looks_like_intercept(document))
     read = read_intercept if is_intercept else _read_policy_json
-    policy, found = read(document, FilePath(source).name or source)
+    policy, found = read(document, Origin(FilePath(source).name or source, file=file))
     known = {problem.line * 10**6 + problem.column for problem in problems}
     for where, kind, message, advice in found:
         place = _place(tree, where, kind)
@@ -170,11 +196,11 @@ def _looks_like_intercept(document: dict[str, Any]) -> bool:
     return rules > foreign
 
 
-def _read_policy_json(document: dict[str, Any], name: str) -> tuple[Policy | None, list[Found]]:
+def _read_policy_json(document: dict[str, Any], origin: Origin) -> tuple[Policy | None, list[Found]]:
     policy: Policy | None = None
     found: list[Found] = []
     try:
-        policy = Policy.model_validate(document, context=Origin(name))
+        policy = Policy.model_validate(document, context=origin)
     except ValidationError as error:
         found += findings(error, document, _POLICY_JSON)
     found += [(where, "cross", message, advice) for where, message, advice in cross_check(document)]

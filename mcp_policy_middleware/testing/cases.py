@@ -11,7 +11,7 @@ from ..guard import Guard
 from ..policy import load_directory
 from ..policy.case_reader import CaseFile, load_cases, parse_cases
 from ..policy.cases import CaseCall
-from ..selection import Policies
+from ..sources import Policies
 from ..stores.memory import MemoryStore
 from .clock import FrozenClock
 from .coverage import Coverage

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..calls import Decision, Reason
 from ..policy import Policy
-from ..selection import Selection
+from ..selection import select
 
 __all__ = ["Coverage", "RuleCoverage"]
 
@@ -58,7 +58,7 @@ class _Rules:
 
     def __init__(self, document: Policy) -> None:
         self.hidden = document.hide
-        (self.compiled,) = Selection(document, None).all()
+        (self.compiled,) = select(document).all()
         self.calls: dict[tuple[str, int], dict[str, None]] = {}
         self.entries: dict[tuple[str, int], str] = {}
         for name in self.hidden:
