@@ -51,8 +51,7 @@ class Guard:
     Args:
         policy: One `Policy` for every call; or a map of server name to policy, where `_local` is for tools
             of no MCP server; or the path of a directory that holds `<server>.json` files (PL-9.1).
-        store: Where counters live. Left out, this process's memory, unless a limit's window is longer than
-            an hour: a restart would forget it, so a store must be named.
+        store: Where counters live; left out, memory, which will not do for a limit's window of more than an hour.
         grant: The name under which the agent was given access; counters are kept per grant.
         session: The id of the run or conversation, for limits of scope `session`.
         context: Values for conditions on `context.*`, which a call may bring its own of.
