@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("typer")
 
+from redis_server import RedisServer
 from typer.testing import CliRunner, Result
 
 from mcp_policy_middleware import UNNAMED, Guard, ToolCall, parse_policy
@@ -117,6 +118,25 @@ def test_a_counter_that_no_policy_named_is_shown_by_its_key(counted: Path) -> No
     store.close()
     (row,) = [row for row in listed(counted) if row["counter"] == "mine"]
     assert (row["grant"], row["window"], row["used"]) == (None, None, 0.000001)
+
+
+def test_a_redis_server_is_begun_listed_and_reset(redis_server: RedisServer) -> None:
+    """The URL of a server stands for a store; an empty one is denied until it is begun, and tenants are apart."""
+    pytest.importorskip("redis")
+    from mcp_policy_middleware.stores import RedisStore
+
+    options = [redis_server.url, "--tenant", "cli"]
+    store = RedisStore(redis_server.url, tenant="cli")
+    guard = Guard(POLICY, store=store, grant="support")
+    assert guard.begin(ToolCall("refund", {"amount": 5})).reason == "store_unavailable"
+    for _ in range(2):
+        assert run("init", *options).exit_code == 0
+    assert guard.begin(ToolCall("refund", {"amount": 5})).allowed
+    assert [(row["counter"], row["used"]) for row in listed(*options, "--counter", "spend")] == [("spend", 5)]
+    assert run("reset", *options, "--all").exit_code == 0
+    assert listed(*options) == []
+    assert run("init", redis_server.url, "--tenant", "a b").exit_code == 2
+    store.close()
 
 
 def test_init_begins_a_store_once(tmp_path: Path) -> None:

@@ -34,9 +34,13 @@ def run_python(code: str, page: str, namespace: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named blocks are files, policies must read, and Python blocks share one namespace."""
+def test_every_block_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Named blocks are files, policies must read, and Python blocks share one namespace and a Redis server."""
     text = page.read_text()
+    if "REDIS_URL" in text:
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("redis_server").url)
     for needed in NEEDS.findall(text):
         pytest.importorskip(needed)
     if page.name == "README.md":

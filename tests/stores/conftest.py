@@ -14,13 +14,6 @@ from mcp_policy_middleware.stores import MemoryStore, RedisStore, SQLiteStore, S
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis server that no test may harm."""
-    with server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Valkey server that no test may harm."""
     with server(tmp_path_factory.mktemp("valkey"), "valkey-server") as running:
