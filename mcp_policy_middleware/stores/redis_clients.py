@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from ..errors import PolicyError
@@ -19,6 +20,7 @@ from ..errors import PolicyError
 __all__ = ["Clients"]
 
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
+_UNREADABLE: Final = "the URL of the Redis store does not read: write `/`, `?`, `#` and `@` in a password as `%2F` etc."
 _MOST_CONNECTIONS: Final = 64
 """For each event loop; a burst of more tasks takes turns."""
 
@@ -40,7 +42,13 @@ class Clients:
         if scheme not in _SCHEMES or not rest:
             raise PolicyError(f"a Redis store needs a URL that begins with one of {', '.join(_SCHEMES)} and `://`")
         self._url = f"{_SCHEMES[scheme]}://{rest}"
-        parts = urlsplit(self._url)
+        try:
+            parts = urlsplit(self._url)
+            parse_url(self._url)  # type: ignore[no-untyped-call]  # in redis 8
+        except ValueError:
+            raise PolicyError(_UNREADABLE) from None  # whose text may quote a part of the password
+        if scheme != "unix" and "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise PolicyError(_UNREADABLE)
         self.name = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._cluster = cluster
         self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}

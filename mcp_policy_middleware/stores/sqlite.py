@@ -54,13 +54,12 @@ class SQLiteStore(Store):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 0.25, fsync: bool = False) -> None:
-        self.path = os.fspath(path)
-        if not self.path or self.path == ":memory:":
+        name = os.fsdecode(path)
+        if not name or name == ":memory:":
             raise PolicyError("a SQLite store needs a file: name one, or use `MemoryStore`")
+        self.path = os.path.abspath(name)  # noqa: PTH100  as it is now, wherever the process goes later
         self._timeout = timeout
-        self._fsync = fsync
         self._file = CounterFile(self.path, fsync)
-        self._inherited: list[CounterFile] = []  # of a parent process, whose connection a child must not even close
         self._begun = _SWEEP_EVERY  # windows since the last sweep; the first one sweeps what others left
         self._selects = {1: f"{_SELECT} WHERE key = ?"}
         self._run(lambda file: file.create(), max(_OPENING, timeout))
@@ -100,9 +99,8 @@ class SQLiteStore(Store):
 
     def close(self) -> None:
         """Let go of the file; the next operation would open it again."""
-        file = self._mine()
-        with file.lock:
-            file.close()
+        with self._file.lock:
+            self._file.close()
 
     async def apeek(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """`peek` for async callers."""
@@ -187,16 +185,18 @@ class SQLiteStore(Store):
         Raises:
             StoreError: The file was locked all the time, or cannot be used.
         """
-        file = self._mine()
         until = time.monotonic() + timeout
         wait = _FIRST_WAIT
-        while not file.lock.acquire(timeout=timeout if patient else 0):
+        turn = self._file.turn
+        while not turn.acquire(timeout=timeout if patient else 0):
             if time.monotonic() >= until:
                 raise StoreError(f"`{self.path}` was in use by other threads for {timeout:g} s")
             yield wait
+            wait = min(2 * wait, _LONGEST_WAIT)
         try:
+            wait = _FIRST_WAIT
             while True:
-                done, answer = self._attempt(work, file)
+                done, answer = self._attempt(work)
                 if done:
                     return answer  # type: ignore[return-value]  # there is one where it is done
                 if time.monotonic() >= until:
@@ -204,32 +204,25 @@ class SQLiteStore(Store):
                 yield wait * (0.5 + random.random())  # noqa: S311  so that two processes do not keep in step
                 wait = min(2 * wait, _LONGEST_WAIT)
         finally:
-            file.lock.release()
+            turn.release()
 
-    def _attempt(self, work: Callable[[CounterFile], T], file: CounterFile) -> tuple[bool, T | None]:
+    def _attempt(self, work: Callable[[CounterFile], T]) -> tuple[bool, T | None]:
         """Do the work, or tell that the file is locked; what was begun and not finished is rolled back."""
-        try:
-            try:
-                return True, work(file)
-            finally:
-                file.roll_back()
-        except StoreError:
-            file.close()
-            raise
-        except sqlite3.Error as error:
-            if is_locked(error):
-                return False, None
-            file.close()
-            raise StoreError(f"`{self.path}` cannot be used: {error}") from error
-        except OSError as error:
-            file.close()
-            raise StoreError(f"`{self.path}` cannot be used: {error.strerror}") from error
-
-    def _mine(self) -> CounterFile:
-        """This process's connection."""
         file = self._file
-        if file.pid == os.getpid():
-            return file
-        self._inherited.append(file)
-        self._file = CounterFile(self.path, self._fsync)
-        return self._file
+        with file.lock:
+            try:
+                try:
+                    return True, work(file)
+                finally:
+                    file.roll_back()
+            except sqlite3.Error as error:
+                if is_locked(error):
+                    return False, None
+                file.close()
+                raise StoreError(f"`{self.path}` cannot be used: {error}") from error
+            except OSError as error:
+                file.close()
+                raise StoreError(f"`{self.path}` cannot be used: {error.strerror}") from error
+            except BaseException:  # what was begun ends with the connection, though rolling back be interrupted
+                file.close()
+                raise

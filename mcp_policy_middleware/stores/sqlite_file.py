@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 from ..errors import StoreError
 
@@ -38,21 +39,27 @@ forgotten."""
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
+_FORKING: Final = threading.Lock()
+"""Held while this process forks, and while a file is added to those that a fork lets go of."""
+
+
 class CounterFile:
-    """A connection of this process to the file; a forked child needs one of its own.
+    """This process's connection to the file; let go of while the process forks, and opened again in both.
 
     Attributes:
-        lock: Held by whoever uses the connection.
-        pid: The process that it belongs to.
+        turn: Held by whoever is served, also while it waits for other processes.
+        lock: Held while the connection is used, which never waits.
     """
 
     def __init__(self, path: str, fsync: bool) -> None:
         self.path = path
+        self.turn = threading.Lock()
         self.lock = threading.Lock()
-        self.pid = os.getpid()
         self._fsync = fsync
         self._database: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        with _FORKING:
+            _FILES.add(self)
 
     def create(self) -> None:
         """Make the file and its tables where there are none.
@@ -60,10 +67,11 @@ class CounterFile:
         Raises:
             StoreError: The file holds something else.
         """
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644))
-        database = self._connected()
+        # by SQLite: if this closed a descriptor of its own, that would drop the locks of other stores on the file
+        sqlite3.connect(self._uri("rwc"), uri=True).close()
+        database, holds_counters = self._connected()
         database.execute("BEGIN IMMEDIATE")
-        if not self._holds_counters(database):
+        if not holds_counters and not self._holds_counters(database):  # nor did another process make them meanwhile
             for statement in _SCHEMA:
                 database.execute(statement)
         database.execute("COMMIT")
@@ -79,8 +87,8 @@ class CounterFile:
         if self._database is not None and (found.st_dev, found.st_ino) == self._identity:
             return self._database
         try:
-            database = self._connected()
-            if not self._holds_counters(database):
+            database, holds_counters = self._connected()
+            if not holds_counters:
                 raise StoreError(
                     f"`{self.path}` holds no counters any more: restore it, or start again to make it anew"
                 )
@@ -100,18 +108,23 @@ class CounterFile:
         if database is not None:
             database.close()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _uri(self, mode: str) -> str:
+        return f"{Path(self.path).as_uri()}?mode={mode}"
+
+    def _connected(self) -> tuple[sqlite3.Connection, bool]:
+        """A new connection, and whether the tables are there."""
         self.close()
         found = os.stat(self.path)  # noqa: PTH116  before connecting: a file that is swapped meanwhile is noticed
         self._identity = (found.st_dev, found.st_ino)
-        uri = Path(self.path).absolute().as_uri() + "?mode=rw"
+        uri = self._uri("rw")
         database = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
         self._database = database
+        holds_counters = self._holds_counters(database)  # first, so that another program's file stays as it is
         (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"`{self.path}` is on a file system without shared memory: use a local disk")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
-        return database
+        return database, holds_counters
 
     def _holds_counters(self, database: sqlite3.Connection) -> bool:
         """Whether the tables are there; False for an empty file."""
@@ -130,3 +143,26 @@ class CounterFile:
 def is_locked(error: sqlite3.Error) -> bool:
     """Whether somebody else holds the file, and it is worth trying again."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _LOCKED
+
+
+_FILES: Final[WeakSet[CounterFile]] = WeakSet()
+
+
+def _before_fork() -> None:
+    """Close every connection: what SQLite notes of a process's locks goes over to the child, and the locks do not."""
+    _FORKING.acquire()
+    for file in _FILES:
+        file.lock.acquire()
+        file.close()
+
+
+def _after_fork() -> None:
+    for file in _FILES:
+        file.turn = threading.Lock()  # whoever holds it may not be in this process
+        file.lock.release()
+    _FORKING.release()
+
+
+getattr(os, "register_at_fork", dict)(  # where processes fork
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+)
