@@ -38,7 +38,6 @@ forgotten."""
 
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
-
 _FORKING: Final = threading.Lock()
 """Held while this process forks, and while a file is added to those that a fork lets go of."""
 
@@ -163,6 +162,5 @@ def _after_fork() -> None:
     _FORKING.release()
 
 
-getattr(os, "register_at_fork", dict)(  # where processes fork
-    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-)
+if hasattr(os, "register_at_fork"):  # where processes fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
