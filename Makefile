@@ -35,7 +35,7 @@ bench: $(VENVS)/bench/ready  ## Measure a decision against a hand-written functi
 	$(VENVS)/bench/bin/python benchmarks/stores.py
 
 stress: $(VENVS)/mcp2/ready  ## Race 8 processes of 50 threads for one counter on SQLite and Redis, and kill writers
-	$(VENVS)/mcp2/bin/python tests/stores/stress.py
+	PYTHONPATH=tests/servers $(VENVS)/mcp2/bin/python tests/stores/stress.py
 
 bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
 	$(VENVS)/mcp2/bin/python benchmarks/language.py

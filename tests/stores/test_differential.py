@@ -108,14 +108,15 @@ def fresh(
     """Makes an empty store of a kind."""
     folder: Path = tmp_path_factory.mktemp("differential")
     number = iter(range(10**9))
-    on_redis = RedisStore(redis_server.url, tenant="differential", clock="caller", timeout=5)
-    client = redis.Redis.from_url(redis_server.url)
+    url = redis_server.url.removesuffix("/0") + "/1"  # a database of its own, quickly emptied
+    on_redis = RedisStore(url, clock="caller", timeout=5)
+    client = redis.Redis.from_url(url)
 
     def make(kind: str, stack: ExitStack) -> Store:
         if kind == "memory":
             return MemoryStore()
         if kind == "redis":
-            client.delete(*(list(client.scan_iter("mcp-policy:{differential}:*")) or ["none"]))
+            client.flushdb()
             on_redis.init()
             return on_redis
         store = SQLiteStore(folder / f"{next(number)}.db", timeout=5)
