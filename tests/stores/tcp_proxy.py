@@ -42,7 +42,10 @@ class Proxy:
     def close(self) -> None:
         """Break every connection and end."""
         self.replies.set()
-        for one in (self._listener, *self._sockets):
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(20)  # after which there are no more
+        for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -54,8 +57,9 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._sockets.append(client)
                 server = socket.create_connection(("127.0.0.1", self._server))
-                self._sockets += [client, server]
+                self._sockets.append(server)
                 ran = threading.Event()  # a script, whose reply may be cut
                 for target, pair in ((self._requests, (client, server)), (self._replies, (server, client))):
                     thread = threading.Thread(target=target, args=(*pair, ran))
