@@ -137,7 +137,7 @@ class RedisStore(Store):
 
     async def _arun(self, steps: Steps[T]) -> T:
         if in_asyncio():
-            return await adrive(steps, lambda command: command(self._clients.of_loop()))
+            return await adrive(steps, self._clients.ask)
         return await in_thread(partial(self._run, steps))
 
     def _look(self, charges: tuple[Charge, ...], now: float) -> Steps[Reservation | Refusal]:

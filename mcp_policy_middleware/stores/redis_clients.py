@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -19,10 +21,28 @@ from ..errors import PolicyError
 
 __all__ = ["Clients"]
 
+T = TypeVar("T")
+
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
 _UNREADABLE: Final = "the URL of the Redis store does not read: write `/`, `?`, `#` and `@` in a password as `%2F` etc."
 _MOST_CONNECTIONS: Final = 64
 """For each event loop; a burst of more tasks takes turns."""
+
+
+@dataclass(slots=True)
+class _OfLoop:
+    """The client of one event loop.
+
+    Attributes:
+        turns: Held by each request.
+        finding: Held by the task that finds out which nodes a cluster has.
+        ready: Whether that is known.
+    """
+
+    client: Any
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_CONNECTIONS))
+    finding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ready: bool = False
 
 
 class Clients:
@@ -52,10 +72,9 @@ class Clients:
         self.name = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._cluster = cluster
         self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        self._timeout = timeout
         self._lock = threading.Lock()
         self._sync: Any = None
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
 
     def sync(self) -> Any:
         """The client for threads."""
@@ -65,14 +84,29 @@ class Clients:
                     self._sync = self._connected(redis, Retry)
         return self._sync
 
-    def of_loop(self) -> Any:
-        """The client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        client = self._by_loop.get(loop)
-        if client is None:
-            with self._lock:
-                client = self._by_loop[loop] = self._connected(redis.asyncio, AsyncRetry)
-        return client
+    async def ask(self, command: Callable[[Any], Awaitable[T]]) -> T:
+        """Ask the client of the running event loop, which takes so many requests at a time.
+
+        Raises:
+            TimeoutError: No earlier request was done in time.
+        """
+        mine = self._of_loop()
+        if mine.turns.locked():
+            async with asyncio.timeout(self._options["socket_timeout"]):
+                await mine.turns.acquire()
+        else:
+            await mine.turns.acquire()  # at once
+        try:
+            if self._cluster and not mine.ready:
+                async with mine.finding:  # one task: several at once would close each other's connections
+                    await mine.client.initialize()
+                mine.ready = True
+            return await command(mine.client)
+        except (redis.RedisError, OSError) as error:
+            mine.ready = isinstance(error, redis.ResponseError)
+            raise
+        finally:
+            mine.turns.release()
 
     def close(self) -> None:
         """Close the connections of threads."""
@@ -82,18 +116,21 @@ class Clients:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        client = self._by_loop.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        mine = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if mine is not None:
+            await mine.client.aclose()
+
+    def _of_loop(self) -> _OfLoop:
+        loop = asyncio.get_running_loop()
+        mine = self._by_loop.get(loop)
+        if mine is None:
+            with self._lock:
+                mine = self._by_loop[loop] = _OfLoop(self._connected(redis.asyncio, AsyncRetry))
+        return mine
 
     def _connected(self, library: Any, retry: Any) -> Any:
         """A client that sends a request once more where the connection broke, and never where time ran out."""
         again = retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         if self._cluster:
             return library.RedisCluster.from_url(self._url, retry=again, **self._options)
-        if library is redis:
-            return redis.Redis.from_url(self._url, retry=again, **self._options)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            self._url, max_connections=_MOST_CONNECTIONS, timeout=self._timeout, retry=again, **self._options
-        )
-        return redis.asyncio.Redis.from_pool(pool)
+        return library.Redis.from_url(self._url, retry=again, **self._options)
