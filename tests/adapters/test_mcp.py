@@ -12,28 +12,11 @@ pytest.importorskip("mcp")
 
 import anyio
 from mcp import ClientSession, types
-from mcp_sessions import V2, connected, is_error, recording_server, sdk_error, stubbed, tool_call
+from mcp_sessions import POLICY, V2, connected, is_error, reason, recording_server, sdk_error, stubbed, tool_call
 
-from mcp_policy_middleware import Guard, PolicyError, ToolCall, parse_policy
+from mcp_policy_middleware import Guard, PolicyError, ToolCall
 from mcp_policy_middleware.adapters.mcp import DECISION_KEY, GuardedClientSession, PolicyDeniedError, guard_session
 
-POLICY = parse_policy(
-    """
-version: "1"
-default: deny
-hide: [wipe]
-tools:
-  add: {}
-  fail: {limits: [{counter: fails, window: minute, max: 1}]}
-  pay:
-    require:
-      - conditions: [{path: args.amount, op: lte, value: 100}]
-    deny_if:
-      - conditions: [{path: args.to, op: regex, value: "^2026-"}]
-    limits: [{counter: payments, window: minute, max: 2}]
-""",
-    "tests.yaml",
-)
 Reached = list[tuple[str, dict[str, Any]]]
 
 
@@ -47,16 +30,6 @@ def run(test: Callable[[ClientSession, Reached], Any], guard: Guard | None = Non
             await test(session, reached)
 
     anyio.run(main)
-
-
-def reason(result: Any) -> str:
-    """The reason code that rides along with a denied call's result (A-1.9)."""
-    assert is_error(result)
-    decision = result.meta[DECISION_KEY]
-    assert sorted(decision) == ["approval", "decision_id", "effect", "reason", "retry_after", "rule"]
-    (block,) = result.content
-    assert block.text.startswith("[POLICY DENIED] ")
-    return decision["reason"]
 
 
 def test_denied_calls_never_reach_the_server() -> None:
