@@ -49,7 +49,7 @@ class OpenCall:
 
     @classmethod
     def answered(cls, guard: Guard, call: ToolCall) -> OpenCall | None:
-        """The call whose first round has been answered; to be asked before the round ends, and settles the charge."""
+        """The call whose first round has been answered; to be asked before its end settles the charge."""
         around = current(guard)
         if around is None:
             return None
