@@ -198,6 +198,9 @@ def test_a_state_is_good_for_its_own_grant() -> None:
             grant = "bob"
             await client.session.call_tool("pay", {}, request_state="s1")
             assert session.used == 2
+            grant = "alice"
+            await client.session.call_tool("pay", {}, request_state="s1")
+            assert session.used == 2
 
     anyio.run(main)
 
@@ -250,24 +253,23 @@ def test_a_header_mismatch_is_no_second_call(layered: bool, mismatch: str) -> No
     session.run(test, mode="2026-07-28")
 
 
-def test_an_outer_layer_settles_the_call() -> None:
+@pytest.mark.parametrize(("last", "used"), [(done(), 2), (done(error=True), 1)])
+def test_an_outer_layer_settles_the_call(last: Any, used: int) -> None:
     """Rounds under a guarded tool share its one decision; what comes after its end is a call of its own."""
-    session = Session(script(asks("s1"), asks("s2"), done(error=True), asks("s3"), done()))
+    session = Session(script(asks("s1"), asks("s2"), done(error=True), asks("s3"), last))
 
     async def test(client: Any) -> None:
-        async def tool() -> Any:
-            return await client.call_tool("lend", {})
-
         async def first_round() -> Any:
             return await client.session.call_tool("lend", {}, allow_input_required=True)
 
         call = ToolCall("lend", {}, server="bank")
-        await session.guard.arun(call, tool, lambda ended: Outcome.RETURNED_ERROR, layer=Layer.TOOL)
+        failed = lambda ended: Outcome.RETURNED_ERROR  # noqa: E731
+        await session.guard.arun(call, lambda: client.call_tool("lend", {}), failed, layer=Layer.TOOL)
         assert session.used == 0
         await session.guard.arun(call, first_round, layer=Layer.TOOL)
         assert session.used == 1
         await client.session.call_tool("lend", {}, request_state="s3")
-        assert session.used == 2
+        assert session.used == used
 
     session.run(test)
 
