@@ -11,6 +11,9 @@ import mcp
 from mcp import ClientSession, types
 from mcp.shared.memory import create_client_server_memory_streams
 
+from mcp_policy_middleware import parse_policy
+from mcp_policy_middleware.adapters.mcp import DECISION_KEY
+
 V2 = hasattr(mcp, "MCPError")
 if V2:
     from mcp.server.mcpserver import Context
@@ -18,6 +21,25 @@ if V2:
 else:
     from mcp.server.fastmcp import Context
     from mcp.server.fastmcp import FastMCP as Server
+
+
+POLICY = parse_policy(
+    """
+version: "1"
+default: deny
+hide: [wipe]
+tools:
+  add: {}
+  fail: {limits: [{counter: fails, window: minute, max: 1}]}
+  pay:
+    require:
+      - conditions: [{path: args.amount, op: lte, value: 100}]
+    deny_if:
+      - conditions: [{path: args.to, op: regex, value: "^2026-"}]
+    limits: [{counter: payments, window: minute, max: 2}]
+""",
+    "tests.yaml",
+)
 
 
 def recording_server(reached: list[tuple[str, dict[str, Any]]]) -> Any:
@@ -94,3 +116,13 @@ def tool_call(name: str, arguments: dict[str, Any] | None) -> Any:
         **({} if V2 else {"method": "tools/call"}), params=types.CallToolRequestParams(name=name, arguments=arguments)
     )
     return request if V2 else types.ClientRequest(request)
+
+
+def reason(result: Any) -> str:
+    """The reason code that rides along with a denied call's result (A-1.9)."""
+    assert is_error(result)
+    decision = result.meta[DECISION_KEY]
+    assert sorted(decision) == ["approval", "decision_id", "effect", "reason", "retry_after", "rule"]
+    (block,) = result.content
+    assert block.text.startswith("[POLICY DENIED] ")
+    return decision["reason"]
