@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -409,6 +409,22 @@ def test_a_decision_is_over_when_its_call_is(way: str) -> None:
     else:
         invoke(pay_tool([]), {"amount": 1}, way, enforcing(desk))
         desk.guard.run(ToolCall("pay", {"amount": 1}), lambda: None, layer=Layer.SESSION)
+    assert (desk.used(), len(desk.decisions())) == (2, 2)
+
+
+@BOTH
+def test_what_outlives_a_call_is_decided_by_itself(way: str) -> None:
+    desk = Desk()
+    left: list[Context] = []
+
+    @tool
+    def pay(amount: int) -> str:
+        """Pay."""
+        left.append(copy_context())
+        return "paid"
+
+    invoke(pay, {"amount": 1}, way, enforcing(desk))
+    left[0].run(desk.guard.run, ToolCall("pay", {"amount": 1}), lambda: None, layer=Layer.SESSION)
     assert (desk.used(), len(desk.decisions())) == (2, 2)
 
 

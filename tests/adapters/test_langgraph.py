@@ -77,6 +77,15 @@ def test_each_parallel_call_is_decided_and_answered_by_itself(way: str, node_of:
     assert sorted(why for _, why in desk.decisions()) == ["allowed", "allowed", "requirement_unmet"]
 
 
+@NODES
+def test_a_tool_that_is_async_alone_runs(node_of: Any) -> None:
+    ran: list[Any] = []
+    desk = Desk()
+    calls = [called("pay", "1", amount=1), called("pay", "2", amount=50)]
+    answers = act(node_of([KINDS["coroutine"](ran)], desk), "async", *calls)
+    assert ([reason(answers[key]) for key in "12"], ran) == ([None, Reason.REQUIREMENT_UNMET], [1])
+
+
 @WAYS
 @NODES
 def test_names_that_no_tool_has_are_decided_by_name(way: str, node_of: Any) -> None:
