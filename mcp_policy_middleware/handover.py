@@ -31,6 +31,7 @@ class Handover:
         layer: The innermost layer that has seen the call.
         outer: The handover around this one, of another call or another guard.
         settled: Whether the call is over.
+        seen: Who was told of the call and of what, for hooks that may stand twice in one place.
     """
 
     guard: object
@@ -38,6 +39,7 @@ class Handover:
     layer: Layer
     outer: Handover | None
     settled: bool = field(default=False)
+    seen: tuple[object, ...] | None = field(default=None)
 
     def concerns(self, call: ToolCall, layer: Layer) -> bool:
         """Whether a deeper layer of the same call may take the decision up."""

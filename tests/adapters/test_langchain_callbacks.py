@@ -413,6 +413,66 @@ def test_a_decision_is_over_when_its_call_is(way: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("around", [True, False])
+def test_two_callbacks_of_one_guard_decide_a_call_once(way: str, around: bool) -> None:
+    ran: list[Any] = []
+    desk = Desk()
+    config: Any = {"callbacks": [enforcing(desk), enforcing(desk), PolicyCallbackHandler(desk.guard)]}
+
+    async def acall() -> Any:
+        return await pay_tool(ran).ainvoke(called(amount=1), config)
+
+    call = ToolCall("pay", {"amount": 1})
+    if way == "async":
+        asyncio.run(desk.guard.arun(call, acall, layer=Layer.MIDDLEWARE) if around else acall())
+    elif around:
+        desk.guard.run(call, lambda: pay_tool(ran).invoke(called(amount=1), config), layer=Layer.MIDDLEWARE)
+    else:
+        pay_tool(ran).invoke(called(amount=1), config)
+    assert (ran, desk.used(), desk.decisions()) == ([1], 1, [("pay", "allowed")])
+
+
+@BOTH
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_run_s_id_that_is_used_again_does_not_stand_for_another_call(way: str, nested: bool) -> None:
+    ran: list[Any] = []
+    desk = Desk()
+    config: Any = {"callbacks": [enforcing(desk)], "run_id": uuid.uuid4()}
+
+    @tool
+    def look(amount: int) -> str:
+        """Look."""
+        return str(pay_tool(ran).invoke({"amount": amount}, config)) if nested else "looked"
+
+    async def main() -> None:
+        await look.ainvoke({"amount": 50}, config)
+        await pay_tool(ran).ainvoke({"amount": 50}, config)
+
+    def run() -> None:
+        look.invoke({"amount": 50}, config)
+        pay_tool(ran).invoke({"amount": 50}, config)
+
+    with pytest.raises(ToolDenied):
+        asyncio.run(main()) if way == "async" else run()
+    assert (ran, [why for _, why in desk.decisions()]) == ([], ["allowed", "requirement_unmet"])
+
+
+def test_a_tool_that_runs_itself_under_one_run_s_id_is_charged_each_time() -> None:
+    ran: list[Any] = []
+    desk = Desk()
+    config: Any = {"callbacks": [enforcing(desk), enforcing(desk)], "run_id": uuid.uuid4()}
+
+    @tool
+    def pay(amount: int) -> str:
+        """Pay."""
+        ran.append(amount)
+        return "paid" if len(ran) > 2 else str(pay.invoke({"amount": amount}, config))
+
+    pay.invoke({"amount": 1}, config)
+    assert (len(ran), desk.used()) == (3, 3)
+
+
+@BOTH
 def test_what_outlives_a_call_is_decided_by_itself(way: str) -> None:
     desk = Desk()
     left: list[Context] = []

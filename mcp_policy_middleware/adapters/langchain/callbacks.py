@@ -129,14 +129,16 @@ class PolicyCallbackHandler(BaseCallbackHandler):
         try:
             call = self._call(name, inputs, kwargs.get("tool_call_id"))
             around = current(self._guard)
-            decided = around is not None and around.concerns(call, Layer.CALLBACK)
-            if not self._enforces:
-                if not decided:
-                    self._guard.observe(call)
-            elif decided:
-                self._guard.run(call, _nothing, layer=Layer.CALLBACK)
-            else:
+            if around is not None and self._was_told(around, run_id, call):
+                return
+            if around is not None and around.concerns(call, Layer.CALLBACK):
+                if self._enforces:
+                    self._guard.run(call, _nothing, layer=Layer.CALLBACK)
+                    around.seen = (self, run_id, call)
+            elif self._enforces:
                 self._begin(call, run_id)
+            else:
+                self._guard.observe(call)
         except NotImplementedError as error:  # which LangChain takes for a callback that is not there
             if self._enforces:
                 raise PolicyError("a call could not be decided and was not made") from error
@@ -148,6 +150,11 @@ class PolicyCallbackHandler(BaseCallbackHandler):
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle the call."""
         self._finish(run_id, outcome_of(error))
+
+    def _was_told(self, around: Handover, run_id: UUID, call: ToolCall) -> bool:
+        """Whether another callback of this guard has decided this very call; each is told of a call once."""
+        seen = around.seen
+        return not around.settled and seen is not None and seen[0] is not self and seen[1:] == (run_id, call)
 
     def _call(self, name: str, inputs: dict[str, Any] | None, call_id: str | None) -> ToolCall:
         try:
@@ -169,6 +176,7 @@ class PolicyCallbackHandler(BaseCallbackHandler):
         if not decision.allowed:
             raise ToolDenied(decision)
         handover = hand_inwards(self._guard, decision, Layer.CALLBACK)
+        handover.seen = (self, run_id, call)
         with self._lock:
             lost = [self._open.pop(run_id, None)]
             if len(self._open) >= _MOST_OPEN:  # tools whose end LangChain never told, such as cancelled ones
