@@ -188,6 +188,19 @@ def test_a_redirecting_interceptor_beneath_it_meets_the_guarded_session(tmp_path
     assert ledger.read_text(encoding="utf-8") == ""
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_it_says_so_when_it_is_not_the_last(tmp_path: Path, last: bool, caplog: pytest.LogCaptureFixture) -> None:
+    policy, other = PolicyInterceptor(Desk(POLICY).guard), Redirecting()
+
+    async def use(tools: Tools) -> None:
+        for _ in range(2):
+            await tools["pay"].ainvoke(called(amount=1))
+
+    with_tools(tmp_path, use, *([other, policy] if last else [policy, other]))
+    named = [record for record in caplog.records if record.name.startswith("mcp_policy_middleware")]
+    assert len(named) == (0 if last else 1)
+
+
 @asynccontextmanager
 async def session_of(ledger: Path) -> AsyncIterator[Any]:
     """A live session with the server, as the bridge makes it."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
-from ...calls import Decision, Layer, Outcome, ToolCall, Unreadable
+from ...calls import Layer, Outcome, ToolCall, Unreadable
 from ...errors import PolicyError, ToolDenied
 from ...guard import Guard
 from ...handover import Handover, current, hand_inwards
@@ -48,7 +48,7 @@ class PolicyCallbackHandler(BaseCallbackHandler):
     thread, so a store on the network holds up an event loop.
 
     It sees arguments as they were given, before they are validated. A text that is given without a name is denied,
-    for no rule can name it.
+    for no rule can name it; a `Tool` of one text takes it under any name, so guard such tools, or say `only_arguments`.
 
     Args:
         guard: Who decides.
@@ -90,9 +90,8 @@ class PolicyCallbackHandler(BaseCallbackHandler):
         super().__init_subclass__(**kwargs)
         changed = [name for name in _FIXED if getattr(cls, name) is not getattr(PolicyCallbackHandler, name)]
         if changed or AsyncCallbackHandler in cls.__mro__:  # LangChain drops what an async one raises in a sync tool
-            raise TypeError(
-                f"`{cls.__name__}` could let calls pass undecided: leave {_FIXED} as they are, and not async"
-            )
+            kept = ", ".join(f"`{name}`" for name in _FIXED)
+            raise TypeError(f"`{cls.__name__}` could let calls pass undecided: leave {kept} as they are, and not async")
 
     @property
     def raise_error(self) -> bool:  # type: ignore[override]
@@ -195,6 +194,5 @@ class PolicyCallbackHandler(BaseCallbackHandler):
             self._guard.finish(handover.decision, outcome)
 
 
-def _nothing() -> Decision | None:
+def _nothing() -> None:
     """What `Guard.run` carries out where only the decision is wanted; the layer around settles the call."""
-    return None

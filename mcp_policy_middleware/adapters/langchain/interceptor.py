@@ -26,14 +26,17 @@ __all__ = ["PolicyInterceptor"]
 _LOG: Final = logging.getLogger(__name__)
 _NOBODY: Final = "unknown"
 """What the bridge calls a server that the application gave it no name for."""
+_NOT_LAST: Final = (
+    "the policy is not the last interceptor: one after it can change a call that was already decided, put it last"
+)
 
 
 class PolicyInterceptor:
     """Decides every tool call that langchain-mcp-adapters sends; give it as the last of `tool_interceptors`.
 
     The last one is innermost: it sees the name and the arguments as they leave, whatever interceptors before it made
-    of them. One after it can change a call that was already decided. It does not see calls that the application
-    makes on a session itself: guard the session for those.
+    of them. One after it can change a call that was already decided, which the log tells. It does not see calls that
+    the application makes on a session itself: guard the session for those.
 
     A denied call gives an agent an ordinary tool error with the decision in its artifact. Where the bridge does not
     say which call it is, as outside an agent or a graph, the denial is an MCP result that the bridge makes a tool
@@ -60,9 +63,13 @@ class PolicyInterceptor:
         self._server_of = server_of
         self._name_of = name_of
         self._identity_of = identity_of
+        self._warned = False
 
     async def __call__(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Decide the call; a denied one is answered with a tool error, and `handler` is not called."""
+        if not self._warned and getattr(handler, "__name__", "") == "wrapped_handler":
+            self._warned = True  # the bridge's name for what leads to a further interceptor
+            _LOG.warning(_NOT_LAST)
         call = self._call(request)
         try:
             return await self._guard.arun(call, lambda: handler(request), _outcome, layer=Layer.INTERCEPTOR)
