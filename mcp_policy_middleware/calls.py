@@ -118,8 +118,10 @@ class Layer(IntEnum):
 
     CALLER = 0
     MIDDLEWARE = 1
-    TOOL = 2
-    SESSION = 3
+    CALLBACK = 2
+    TOOL = 3
+    INTERCEPTOR = 4
+    SESSION = 5
 
 
 @dataclass(slots=True)

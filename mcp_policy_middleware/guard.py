@@ -104,21 +104,17 @@ class Guard:
         """`explain` for async callers."""
         return await adrive(self._flow(call), self._alook)
 
+    def observe(self, call: ToolCall) -> Decision:
+        """`explain`, with a span that says not enforced: for a call that goes on whatever the policy says."""
+        return drive(self._recorded(call, enforced=False), self._look)
+
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
-        started = time.time_ns() if self._recording() else 0
-        decision = drive(self._flow(call), self._answer)
-        if started:
-            self._record(decision, started)
-        return decision
+        return drive(self._recorded(call), self._answer)
 
     async def abegin(self, call: ToolCall) -> Decision:
         """`begin` for async callers."""
-        started = time.time_ns() if self._recording() else 0
-        decision = await adrive(self._flow(call), self._aanswer)
-        if started:
-            self._record(decision, started)
-        return decision
+        return await adrive(self._recorded(call), self._aanswer)
 
     def finish(self, decision: Decision, outcome: Outcome) -> None:
         """Settle an admitted call: its outcome keeps the charge or gives it back, once (PL-5.6)."""
@@ -245,6 +241,14 @@ class Guard:
         policy = self._selection.policy_for(call.server, grant)
         return decide(policy, call, grant, session, self._suspended, None, context, self._lenient)
 
+    def _recorded(self, call: ToolCall, *, enforced: bool = True) -> Flow:
+        started = time.time_ns() if self._recording() else 0
+        decision = yield from self._flow(call)
+        decision.enforced = decision.enforced and enforced
+        if started:
+            self._record(decision, started)
+        return decision
+
     def _record(self, decision: Decision, started: int) -> None:
         if self._telemetry is not None:
             self._telemetry.record(decision, started, time.time_ns(), self._selection.knows)
@@ -254,10 +258,7 @@ class Guard:
         around = current(self)
         if around is not None and around.accepts(call, layer):
             return (yield from self._inner_passage(call, around))
-        started = time.time_ns() if self._recording() else 0
-        decision = yield from self._flow(call)
-        if started:
-            self._record(decision, started)
+        decision = yield from self._recorded(call)
         if not decision.allowed:
             raise ToolDenied(decision)
         handover = Handover(self, decision, layer, CURRENT.get())
@@ -296,5 +297,4 @@ class Guard:
             yield from settle(outer, Outcome.NOT_SENT)
         if not decision.allowed:
             raise ToolDenied(decision)
-        ended: Ended = yield PROCEED
-        return ended
+        return (yield PROCEED)  # type: ignore[no-any-return]

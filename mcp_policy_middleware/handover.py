@@ -15,7 +15,7 @@ from typing import Final
 
 from .calls import Decision, Layer, ToolCall
 
-__all__ = ["Handover", "current"]
+__all__ = ["Handover", "current", "hand_inwards"]
 
 _LOCK: Final = threading.Lock()
 
@@ -33,6 +33,7 @@ class Handover:
         settled: Whether the call is over.
         answered: Whether a server has answered an earlier round of the call: then nothing is given back for a
             later one that is not sent.
+        seen: Who was told of the call and of what, for hooks that may stand twice in one place.
     """
 
     guard: object
@@ -41,18 +42,24 @@ class Handover:
     outer: Handover | None
     settled: bool = field(default=False)
     answered: bool = field(default=False, kw_only=True)
+    seen: tuple[object, ...] | None = field(default=None)
 
-    def accepts(self, call: ToolCall, layer: Layer) -> bool:
-        """Take the decision up for a deeper layer of the same call; True at most once a layer."""
+    def concerns(self, call: ToolCall, layer: Layer) -> bool:
+        """Whether a deeper layer of the same call may take the decision up."""
         mine = self.decision
-        same_call = (
-            call.tool == mine.call.tool
+        return (
+            not self.settled
+            and layer > self.layer
+            and call.tool == mine.call.tool
             and call.server == mine.call.server
             and call.grant in (None, mine.grant)
             and call.session in (None, mine.session)
         )
+
+    def accepts(self, call: ToolCall, layer: Layer) -> bool:
+        """Take the decision up for a deeper layer of the same call; True at most once a layer."""
         with _LOCK:
-            if not same_call or self.settled or layer <= self.layer:
+            if not self.concerns(call, layer):
                 return False
             self.layer = layer
             return True
@@ -63,8 +70,27 @@ class Handover:
             if layer == self.layer:
                 self.layer = Layer(layer - 1)
 
+    def close(self) -> None:
+        """End a handover of `hand_inwards`, in whatever context: nothing takes the decision up any more."""
+        self.settled = True
+        if CURRENT.get() is self:
+            CURRENT.set(self.outer)
+
 
 CURRENT: Final[ContextVar[Handover | None]] = ContextVar("mcp_policy_handover", default=None)
+
+
+def hand_inwards(guard: object, decision: Decision, layer: Layer) -> Handover:
+    """Hand a begun decision to what this context does next, for hooks that cannot nest.
+
+    It may stay in the context after it is closed in another one, so the next one leaves it out.
+    """
+    outer = CURRENT.get()
+    while outer is not None and outer.settled:
+        outer = outer.outer
+    handover = Handover(guard, decision, layer, outer)
+    CURRENT.set(handover)
+    return handover
 
 
 def current(guard: object) -> Handover | None:

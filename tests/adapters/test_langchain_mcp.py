@@ -147,3 +147,45 @@ def test_an_agent_s_parallel_calls_are_decided_one_by_one(tmp_path: Path) -> Non
     assert sorted(with_tools(tmp_path, use)) == [["pay", 1], ["pay", 2]]
     assert desk.used(server="stripe") == 2
     assert len(desk.decisions()) == 3
+
+
+def test_a_whole_stack_of_langchain_mcp_takes_one_charge_and_makes_one_span_for_a_call(tmp_path: Path) -> None:
+    pytest.importorskip("fastmcp")
+    from fastmcp.client.transports import StdioTransport
+    from langchain.agents import create_agent
+
+    from mcp_policy_middleware.adapters.langchain import PolicyMiddleware
+    from mcp_policy_middleware.adapters.mcp import guard_session
+    from mcp_policy_middleware.testing import FakeToolCallingModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `langchain.mcp` says that it is in beta
+        from langchain.mcp import MCPAdapter
+
+    desk = Desk(LIMITED, by_server=True)
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.touch()
+    calls = [called("pay", str(amount), amount=amount) for amount in (1, 50, 2)] + [called("fail", "fail")]
+
+    async def main() -> None:
+        async with MCPAdapter(StdioTransport(sys.executable, [str(SERVER), str(ledger)])) as adapter:
+            guard_session(adapter.client.session, desk.guard, server="stripe")
+            tools = guard_tools(await adapter.list_tools(), desk.guard, server="stripe")
+            model = FakeToolCallingModel(tool_calls=[calls])
+            agent = create_agent(model, tools, middleware=[PolicyMiddleware(desk.guard)])
+            state = await agent.ainvoke({"messages": [("user", "go")]})
+            answers = {each.tool_call_id: each for each in state["messages"] if each.type == "tool"}
+            assert {key: (each.status, reason(each)) for key, each in answers.items()} == {
+                "1": ("success", None),
+                "50": ("error", Reason.REQUIREMENT_UNMET),
+                "2": ("success", None),
+                "fail": ("error", None),
+            }
+            assert (await adapter.client.session.call_tool("pay", {"amount": 60})).is_error
+
+    asyncio.run(main())
+    done = sorted(json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines())
+    assert done == [["fail"], ["pay", 1], ["pay", 2]]
+    assert desk.used(server="stripe") == 3
+    expected = [("fail", "allowed"), *[("pay", "allowed")] * 2, *[("pay", "requirement_unmet")] * 2]
+    assert sorted(desk.decisions()) == expected

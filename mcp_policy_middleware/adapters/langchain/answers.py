@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import ToolException
@@ -40,4 +41,6 @@ def _outcome_of_exception(error: BaseException) -> Outcome:
         return Outcome.NOT_SENT  # the graph runs the whole call again when it is resumed
     if langgraph is not None and isinstance(error, langgraph.GraphBubbleUp):
         return Outcome.RETURNED
+    if sys.modules.get("mcp.client.session") is not None:  # likewise
+        return Outcome(import_module("..mcp_sdk", __package__).outcome_of(error))
     return Outcome.UNKNOWN

@@ -8,16 +8,13 @@ from typing import Any, Final
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest
-from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from ...calls import Decision, Layer, Reason, ToolCall, Unreadable
-from ...errors import ToolDenied
+from ...calls import Decision, Reason, ToolCall
 from ...guard import Guard
-from .answers import denial_message, outcome_of
-from .arguments import as_written
-from .binding import Binding, Identity, bindings_of
+from .binding import Identity
+from .requests import Requests
 
 __all__ = ["PolicyMiddleware"]
 
@@ -66,10 +63,7 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> None:
         super().__init__()
         self._guard = guard
-        self._server = server
-        self._name_of = name_of
-        self._identity_of = identity_of
-        self._server_of = server_of
+        self._requests = Requests(guard, server, name_of, identity_of, server_of)
         self._name = name
         self._warned = False
 
@@ -80,21 +74,15 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Decide the call; a denied one is answered with a tool error, and `handler` is not called."""
-        call = self._call(request, handler)
-        try:
-            return self._guard.run(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
-        except ToolDenied as denial:
-            return _answer(denial, call, request)
+        self._expect_last(handler)
+        return self._requests.run(request, handler)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         """`wrap_tool_call` for async agents."""
-        call = self._call(request, handler)
-        try:
-            return await self._guard.arun(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
-        except ToolDenied as denial:
-            return _answer(denial, call, request)
+        self._expect_last(handler)
+        return await self._requests.arun(request, handler)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Keep from the model what the policy hides, and what its provider would run although it is denied."""
@@ -110,29 +98,10 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
         withheld = [tool for tool in _provided(request) if _stands(await guard.aexplain(_provider_call(tool)))]
         return await handler(self._without(request, withheld))
 
-    def _call(self, request: ToolCallRequest, handler: Callable[..., Any]) -> ToolCall:
-        """What is about to be called: by the tool that will run, where there is one."""
+    def _expect_last(self, handler: Callable[..., Any]) -> None:
         if not self._warned and (getattr(handler, "__module__", None) or "").startswith("langchain.agents"):
             self._warned = True  # the innermost middleware is handed a function of langgraph's `ToolNode`
             _LOG.warning(_NOT_LAST, self._name)
-        tool, asked = request.tool, request.tool_call
-        binding = Binding(self._guard, self._server, asked["name"], None) if tool is None else self._binding(tool)
-        arguments: object = asked["args"]
-        if tool is not None and tool.name != asked["name"]:
-            arguments = Unreadable("the call names one tool and would run another, and it was not made")
-        elif tool is not None and isinstance(arguments, dict):
-            arguments = as_written(tool, arguments)
-        if self._identity_of is not None:
-            return binding.call_for(self._identity_of, request, arguments, asked["id"])
-        return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"])
-
-    def _binding(self, tool: BaseTool) -> Binding:
-        """A tool's place in the policy: its own, where this guard guards it."""
-        for binding in bindings_of(tool):
-            if binding.guard is self._guard:
-                return binding
-        server = self._server if self._server_of is None else self._server_of(tool)
-        return Binding(self._guard, server, tool.name if self._name_of is None else self._name_of(tool), None)
 
     def _without(self, request: ModelRequest[Any], withheld: list[dict[str, Any]]) -> ModelRequest[Any]:
         """The request without these tools, and without those that are hidden."""
@@ -142,15 +111,8 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
     def _hides(self, tool: BaseTool | dict[str, Any]) -> bool:
         if isinstance(tool, dict):
             return False
-        binding = self._binding(tool)
+        binding = self._requests.binding(tool)
         return not self._guard.visible([binding.name], server=binding.server)
-
-
-def _answer(denial: ToolDenied, call: ToolCall, request: ToolCallRequest) -> ToolMessage:
-    """The tool error of a denied call; a denial of another call is an exception of the tool's own."""
-    if denial.decision.call is not call:
-        raise denial
-    return denial_message(denial.decision, request.tool_call["name"], request.tool_call["id"] or "")
 
 
 def _provided(request: ModelRequest[Any]) -> list[dict[str, Any]]:

@@ -4,30 +4,26 @@ A guarded tool is a copy whose class is a subclass of the tool's own. Two pairs 
 `_arun` decide the call, after the arguments are validated, and `run` and `arun` turn a denial into a tool error.
 The functions a tool was made of (`func`, `coroutine`) decide as well, for whoever calls them directly.
 
-One call passes several of these: `_arun` may call `_run`, which calls `func`. An `_Invocation` keeps them one call.
+One call passes several of these: `_arun` may call `_run`, which calls `func`. An `Invocation` keeps them one call.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 
 from ...calls import Layer, ToolCall
 from ...errors import PolicyError, ToolDenied
 from ...guard import Guard
-from .answers import denial_message, outcome_of
+from .answers import outcome_of
 from .arguments import Parameters, injected_names
 from .binding import Binding, IdentityOf, bindings_of
+from .invocation import Invocation, Step, innermost
 
 __all__ = ["guard_tool", "guard_tools"]
 
@@ -115,18 +111,18 @@ def _guarded(tool: BaseTool, binding: Binding) -> BaseTool:
         body = getattr(tool, field)
         if inspect.isfunction(body) or inspect.ismethod(body):  # agents read hints of nothing else
             parameters = Parameters.of_function(body, tool, injected)
-            bodies[field] = _decided(binding, body, _Step.BODY, parameters, awaited=field == "coroutine")
+            bodies[field] = _decided(binding, body, Step.BODY, parameters, awaited=field == "coroutine")
 
-    def method(function: Callable[..., Any], step: _Step) -> Callable[..., Any]:
+    def method(function: Callable[..., Any], step: Step) -> Callable[..., Any]:
         parameters = Parameters.of_method(function, tool, injected)
-        return _decided(binding, function, step, parameters, awaited=step is _Step.ARUN, skipped=1)
+        return _decided(binding, function, step, parameters, awaited=step is Step.ARUN, skipped=1)
 
     run, arun = base._run, base._arun  # noqa: SLF001  what the author of a tool class overrides
     members: dict[str, Any] = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
     members["__policy_binding__"] = binding
-    members["_run"] = method(run, _Step.RUN)
+    members["_run"] = method(run, Step.RUN)
     if arun is not BaseTool._arun:  # noqa: SLF001  LangChain asks just this to tell what `_arun` accepts
-        members["_arun"] = method(arun, _Step.ARUN)
+        members["_arun"] = method(arun, Step.ARUN)
     members["run"] = _answered(binding, base.run)
     members["arun"] = _aanswered(binding, base.arun)
     metaclass: Any = type(base)
@@ -135,96 +131,16 @@ def _guarded(tool: BaseTool, binding: Binding) -> BaseTool:
     return copy
 
 
-class _Step(IntEnum):
-    """How deep in a tool a function lies: each may call the next with what it was given."""
-
-    OPENED = 0
-    ARUN = 1
-    RUN = 2
-    BODY = 3
-
-
-class _Invocation:
-    """One call of a guarded tool, however many of the tool's functions it passes.
-
-    `run` and `arun` open one around the tool's work; a function that is called directly opens its own.
-
-    Args:
-        binding: Whose call it is.
-        call_id: The framework's id of the call; None where it has none.
-        config: The configuration of the run; None stands for the surrounding run's.
-
-    Attributes:
-        outer: The invocation around this one: of a guard around this guard, or of a tool that calls this tool.
-    """
-
-    __slots__ = ("_call", "_call_id", "_config", "_given", "_step", "_token", "binding", "outer")
-
-    def __init__(self, binding: Binding, call_id: str | None = None, config: RunnableConfig | None = None) -> None:
-        self.binding = binding
-        self.outer = _INVOCATION.get()
-        self._call: ToolCall | None = None
-        self._call_id = call_id
-        self._config = config
-        self._given: dict[str, Any] = {}
-        self._step = _Step.OPENED
-
-    def __enter__(self) -> _Invocation:
-        self._token = _INVOCATION.set(self)
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        self._step = _Step.BODY  # what outlives the call, such as a thread, cannot go on as part of it
-        _INVOCATION.reset(self._token)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether none of the tool's functions has been reached yet."""
-        return self._step is _Step.OPENED
-
-    def begin(self, step: _Step, given: dict[str, Any], parameters: Parameters) -> ToolCall:
-        """The call, as the first of the tool's functions sees it."""
-        self._step, self._given = step, given
-        arguments = {**parameters.defaults, **given}
-        self._call = self.binding.call(arguments, self._call_id, self._config)
-        return self._call
-
-    def goes_on(self, step: _Step, given: dict[str, Any]) -> bool:
-        """Whether a function is this call on its way down: deeper than before, with the same values, and once."""
-        same = given.keys() == self._given.keys() and all(given[name] is self._given[name] for name in given)
-        with _LOCK:
-            on_its_way = same and not self.is_fresh and step > self._step
-            if on_its_way:
-                self._step = step
-            return on_its_way
-
-    def answer(self, denial: ToolDenied, name: str) -> ToolMessage | str:
-        """What the framework gets for a denied call: a message where it can be matched to the call, else its text.
-
-        Raises:
-            ToolDenied: Another call was denied, or by another guard: to this one, that is the tool's own exception.
-        """
-        if denial.decision.call is not self._call:
-            raise denial
-        if self._call_id is None:
-            return denial.decision.text
-        return denial_message(denial.decision, name, self._call_id)
-
-
-_LOCK: Final = threading.Lock()
-_INVOCATION: Final[ContextVar[_Invocation | None]] = ContextVar("mcp_policy_langchain_invocation", default=None)
-
-
 def _answered(binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
     """A tool's `run`, which answers a denied call with a tool error."""
 
     @functools.wraps(function)
     def run(tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        with _Invocation(binding, kwargs.get("tool_call_id"), kwargs.get("config")) as invocation:
+        with Invocation(binding, tool.name, kwargs.get("tool_call_id"), kwargs.get("config")) as invocation:
             try:
                 return function(tool, *args, **kwargs)
             except ToolDenied as denial:
-                return invocation.answer(denial, tool.name)
+                return invocation.answer(denial)
 
     return run
 
@@ -234,11 +150,11 @@ def _aanswered(binding: Binding, function: Callable[..., Any]) -> Callable[..., 
 
     @functools.wraps(function)
     async def arun(tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        with _Invocation(binding, kwargs.get("tool_call_id"), kwargs.get("config")) as invocation:
+        with Invocation(binding, tool.name, kwargs.get("tool_call_id"), kwargs.get("config")) as invocation:
             try:
                 return await function(tool, *args, **kwargs)
             except ToolDenied as denial:
-                return invocation.answer(denial, tool.name)
+                return invocation.answer(denial)
 
     return arun
 
@@ -246,7 +162,7 @@ def _aanswered(binding: Binding, function: Callable[..., Any]) -> Callable[..., 
 def _decided(
     binding: Binding,
     function: Callable[..., Any],
-    step: _Step,
+    step: Step,
     parameters: Parameters,
     *,
     awaited: bool,
@@ -272,22 +188,15 @@ def _decided(
 
 @contextmanager
 def _deciding(
-    binding: Binding, step: _Step, parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]
+    binding: Binding, step: Step, parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[ToolCall | None]:
     """The call to decide before a function of the tool runs; None where it was decided on the way here."""
     given = parameters.given(args, kwargs)
-    invocation = _innermost(binding)
+    invocation = innermost(binding)
     if invocation is not None and invocation.goes_on(step, given):
         yield None
     elif invocation is not None and invocation.is_fresh:
         yield invocation.begin(step, given, parameters)
     else:
-        with _Invocation(binding) as own:
+        with Invocation(binding) as own:
             yield own.begin(step, given, parameters)
-
-
-def _innermost(binding: Binding) -> _Invocation | None:
-    invocation = _INVOCATION.get()
-    while invocation is not None and invocation.binding is not binding:
-        invocation = invocation.outer
-    return invocation

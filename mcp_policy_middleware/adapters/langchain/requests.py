@@ -1,0 +1,75 @@
+"""Tool calls as LangGraph's `ToolNode` passes them to a wrapper: what each is to a policy, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+
+from ...calls import Layer, ToolCall, Unreadable
+from ...errors import ToolDenied
+from ...guard import Guard
+from .answers import denial_message, outcome_of
+from .arguments import as_written
+from .binding import Binding, Identity, bindings_of
+
+__all__ = ["Requests"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Decides requests, each a call of one tool; for the arguments see `PolicyMiddleware`."""
+
+    guard: Guard
+    server: str | None
+    name_of: Callable[[BaseTool], str] | None
+    identity_of: Callable[[ToolCallRequest], Identity] | None
+    server_of: Callable[[BaseTool], str | None] | None
+
+    def run(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        """Decide the call; a denied one is answered with a tool error, and `handler` is not called."""
+        call = self._call(request)
+        try:
+            return self.guard.run(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
+        except ToolDenied as denial:
+            return _answer(denial, call, request)
+
+    async def arun(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
+        """`run` for async graphs."""
+        call = self._call(request)
+        try:
+            return await self.guard.arun(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
+        except ToolDenied as denial:
+            return _answer(denial, call, request)
+
+    def binding(self, tool: BaseTool) -> Binding:
+        """A tool's place in the policy: its own, where this guard guards it."""
+        for binding in bindings_of(tool):
+            if binding.guard is self.guard:
+                return binding
+        server = self.server if self.server_of is None else self.server_of(tool)
+        return Binding(self.guard, server, tool.name if self.name_of is None else self.name_of(tool), None)
+
+    def _call(self, request: ToolCallRequest) -> ToolCall:
+        """What is about to be called: by the tool that will run, where there is one."""
+        tool, asked = request.tool, request.tool_call
+        binding = Binding(self.guard, self.server, asked["name"], None) if tool is None else self.binding(tool)
+        arguments: object = asked["args"]
+        if tool is not None and tool.name != asked["name"]:
+            arguments = Unreadable("the call names one tool and would run another, and it was not made")
+        elif tool is not None and isinstance(arguments, dict):
+            arguments = as_written(tool, arguments)
+        if self.identity_of is not None:
+            return binding.call_for(self.identity_of, request, arguments, asked["id"])
+        return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"])
+
+
+def _answer(denial: ToolDenied, call: ToolCall, request: ToolCallRequest) -> ToolMessage:
+    """The tool error of a denied call; a denial of another call is an exception of the tool's own."""
+    if denial.decision.call is not call:
+        raise denial
+    return denial_message(denial.decision, request.tool_call["name"], request.tool_call["id"] or "")

@@ -1,0 +1,91 @@
+"""LangGraph: the policy in a `ToolNode`, on its sync and its async path alike (adapters A-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import MissingDependency, PolicyError
+from ..guard import Guard
+
+try:
+    from langchain_core.tools import BaseTool
+    from langchain_core.tools import tool as tool_of
+    from langgraph.prebuilt import ToolNode
+    from langgraph.prebuilt.tool_node import ToolCallRequest
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("langchain_core", "langgraph"):
+        raise
+    raise MissingDependency("guarding LangGraph", "agents") from error
+
+from .langchain.binding import Identity
+from .langchain.requests import Requests
+from .langchain.tools import guard_tool
+
+__all__ = ["policy_tool_node", "tool_node_wrappers"]
+
+
+def tool_node_wrappers(
+    guard: Guard,
+    *,
+    server: str | None = None,
+    name_of: Callable[[BaseTool], str] | None = None,
+    identity_of: Callable[[ToolCallRequest], Identity] | None = None,
+    server_of: Callable[[BaseTool], str | None] | None = None,
+) -> dict[str, Any]:
+    """Both wrappers of a `ToolNode`: `ToolNode(tools, **tool_node_wrappers(guard))`.
+
+    Both, because a node that has only the async one runs tools unchecked when the graph is invoked sync. They decide
+    each call as the model made it, calls of names that no tool has too; a denied one is answered with a tool error and
+    those beside it run. With any wrapper, `ToolNode` makes tool errors of exceptions that a `handle_tool_errors` of
+    types alone would let through; guarded tools without wrappers leave that as it is.
+
+    Args:
+        guard: Who decides.
+        server: The name the application gave the MCP server the tools come from; None for tools of no server.
+        name_of: Tells a tool's name as its server knows it, where LangChain shows another.
+        identity_of: Tells `grant`, `session` and `context` of a call from the request, such as from its
+            `runtime.context`; what it leaves out is the guard's. A call for which it fails is denied.
+        server_of: Tells a tool's server, where a node has tools of several; used instead of `server`.
+    """
+    return _both(Requests(guard, server, name_of, identity_of, server_of))
+
+
+def policy_tool_node(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    guard: Guard,
+    *,
+    server: str | None = None,
+    name_of: Callable[[BaseTool], str] | None = None,
+    identity_of: Callable[[ToolCallRequest], Identity] | None = None,
+    server_of: Callable[[BaseTool], str | None] | None = None,
+    **options: Any,
+) -> ToolNode:
+    """A `ToolNode` of guarded tools, with both wrappers: one decision for a call, on what the tool will get.
+
+    Args:
+        tools: LangChain tools, or functions to make tools of.
+        guard: Who decides.
+        server: As for `tool_node_wrappers`.
+        name_of: As for `tool_node_wrappers`.
+        identity_of: As for `tool_node_wrappers`.
+        server_of: As for `tool_node_wrappers`.
+        **options: As for `ToolNode`, without wrappers of your own.
+
+    Raises:
+        PolicyError: A wrapper is among the options, where it would replace the policy's.
+    """
+    requests = Requests(guard, server, name_of, identity_of, server_of)
+    if mine := _both(requests).keys() & options.keys():
+        raise PolicyError(f"`{min(mine)}` is the policy's here: give your own to a `ToolNode` of guarded tools")
+    return ToolNode([_guarded(each, requests) for each in tools], **_both(requests), **options)
+
+
+def _both(requests: Requests) -> dict[str, Any]:
+    return {"wrap_tool_call": requests.run, "awrap_tool_call": requests.arun}
+
+
+def _guarded(tool: BaseTool | Callable[..., Any], requests: Requests) -> BaseTool:
+    made = tool if isinstance(tool, BaseTool) else tool_of(tool)
+    mine = requests.binding(made)
+    return guard_tool(made, mine.guard, server=mine.server, name_of=lambda _: mine.name, identity_of=mine.identity_of)
