@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -20,6 +21,9 @@ DECISION_KEY: Final = "io.github.mcp-policy-middleware/decision"
 
 DENIED_CODE: Final = 4031
 """Outside the range that JSON-RPC reserves, so that it is never mistaken for a server's answer."""
+
+_LOG: Final = logging.getLogger(__name__)
+_CARRIES_DATA: Final = frozenset({"resources/read", "prompts/get", "completion/complete"})
 
 
 class PolicyDeniedError(SdkError):  # type: ignore[misc]  # the SDK's class goes by two names
@@ -67,6 +71,8 @@ class Binding:
         if method == "tools/list":
             return self.without_hidden(await forward())
         if method != "tools/call":
+            if method in _CARRIES_DATA:  # there is no decision to make a span of, and the SDK's 2.x makes its own
+                _LOG.debug("`%s` to server %r went unchecked: policies are about tools", method, self.server)
             return await forward()
         params = tool_call_params(inner)
         call = self._call(inner, params)

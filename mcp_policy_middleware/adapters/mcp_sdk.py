@@ -9,7 +9,7 @@ from ..errors import MissingDependency
 
 try:
     import mcp
-    from mcp import types
+    from mcp import ClientSessionGroup, types
     from mcp.client.session import ClientSession
     from pydantic_core import to_jsonable_python
 except ModuleNotFoundError as error:
@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "ClientSession",
+    "ClientSessionGroup",
     "SdkError",
     "asks_for_input",
     "outcome_of",
