@@ -105,12 +105,12 @@ def main() -> int:
         figures = compare(subjects, "hand-written: allow")
     finally:
         gc.enable()
-    print(f"{'':36}{'µs':>8}  {'ratio':>6}")
+    print(f"{'':38}{'µs':>8}  {'ratio':>6}")
     for name, (time_, ratio) in figures.items():
-        print(f"{name:36}{time_:8.2f}  {ratio:6.2f}")
+        print(f"{name:38}{time_:8.2f}  {ratio:6.2f}")
     sessions = anyio.run(session_ratios)
     for one in sessions:
-        print(f"{one.name:36}{one.microseconds:8.1f}  {one.ratio:6.2f}")
+        print(f"{one.name:38}{one.microseconds:8.1f}  {one.ratio:6.2f}")
     growth = figures["allow, 10,000 tools"][0] / figures["allow, 10 tools"][0]
     targets = [
         ("allow with settlement / hand-written allow", figures["allow, with settlement"][1], 5.0),

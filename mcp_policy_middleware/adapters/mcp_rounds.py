@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class OpenCall:
 
     @classmethod
     def answered(cls, guard: Guard, call: ToolCall) -> OpenCall | None:
-        """The call whose first round has been answered; to be asked before the round ends, and settles the charge."""
+        """The call whose first round has been answered; to be asked before its end settles the charge."""
         around = current(guard)
         if around is None:
             return None
@@ -94,7 +94,7 @@ class OpenCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[_Key, list[OpenCall]] = OrderedDict()
+        self._open: deque[OpenCall] = deque(maxlen=_MOST_OPEN)
 
     def put(self, opened: OpenCall, state: str | None) -> None:
         """Wait for the round that brings the state."""
@@ -105,24 +105,19 @@ class OpenCalls:
     def put_back(self, opened: OpenCall) -> None:
         """Wait for the same round again."""
         with self._lock:
-            self._open.setdefault(opened.key, []).append(opened)
-            self._open.move_to_end(opened.key)
-            while len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
+            self._open.append(opened)
 
     def take(self, call: ToolCall, params: Mapping[str, Any]) -> OpenCall | None:
         """The open call that a request goes on with; at most one request gets it."""
         state, answers = params.get("requestState"), params.get("inputResponses")
         if not isinstance(state, str) and answers is None:
             return None
+        key = _key(call, state)
         with self._lock:
-            waiting = self._open.get(key := _key(call, state), [])
-            for index, opened in enumerate(waiting):
-                if opened.call.arguments == call.arguments:
-                    del waiting[index]
-                    if not waiting:
-                        del self._open[key]
-                    # a call whose outer layer has ended is settled: what comes now is another
+            for index, opened in enumerate(self._open):
+                if opened.key == key and opened.call.arguments == call.arguments:
+                    del self._open[index]
+                    # where an outer layer has ended, the call is settled, and this is another
                     return opened if opened.own or not opened.handover.settled else None
         return None
 

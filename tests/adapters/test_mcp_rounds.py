@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +12,7 @@ pytest.importorskip("mcp_types", reason="mcp 1.x asks for input by requests of t
 import anyio
 import mcp
 from mcp import types
+from mcp.client.extension import ClientExtension, ResultClaim
 from mcp.server.lowlevel import Server
 from mcp_sessions import is_error, reason, sdk_error
 
@@ -197,6 +198,9 @@ def test_a_state_is_good_for_its_own_grant() -> None:
             grant = "bob"
             await client.session.call_tool("pay", {}, request_state="s1")
             assert session.used == 2
+            grant = "alice"
+            await client.session.call_tool("pay", {}, request_state="s1")
+            assert session.used == 2
 
     anyio.run(main)
 
@@ -249,24 +253,23 @@ def test_a_header_mismatch_is_no_second_call(layered: bool, mismatch: str) -> No
     session.run(test, mode="2026-07-28")
 
 
-def test_an_outer_layer_settles_the_call() -> None:
+@pytest.mark.parametrize(("last", "used"), [(done(), 2), (done(error=True), 1)])
+def test_an_outer_layer_settles_the_call(last: Any, used: int) -> None:
     """Rounds under a guarded tool share its one decision; what comes after its end is a call of its own."""
-    session = Session(script(asks("s1"), asks("s2"), done(error=True), asks("s3"), done()))
+    session = Session(script(asks("s1"), asks("s2"), done(error=True), asks("s3"), last))
 
     async def test(client: Any) -> None:
-        async def tool() -> Any:
-            return await client.call_tool("lend", {})
-
         async def first_round() -> Any:
             return await client.session.call_tool("lend", {}, allow_input_required=True)
 
         call = ToolCall("lend", {}, server="bank")
-        await session.guard.arun(call, tool, lambda ended: Outcome.RETURNED_ERROR, layer=Layer.TOOL)
+        failed = lambda ended: Outcome.RETURNED_ERROR  # noqa: E731
+        await session.guard.arun(call, lambda: client.call_tool("lend", {}), failed, layer=Layer.TOOL)
         assert session.used == 0
         await session.guard.arun(call, first_round, layer=Layer.TOOL)
         assert session.used == 1
         await client.session.call_tool("lend", {}, request_state="s3")
-        assert session.used == 2
+        assert session.used == used
 
     session.run(test)
 
@@ -309,3 +312,48 @@ def test_a_nested_call_in_a_later_round_takes_its_own_charge() -> None:
     inner, outer = Session(lambda params: done()), Session(lambda params: done())
     anyio.run(main)
     assert len(inner.bank.seen) == 1
+
+
+def test_calls_that_never_go_on_are_forgotten() -> None:
+    """A server that leaves calls open fills no memory: the oldest go, and their next round is a call of its own."""
+    session = Session(lambda params: done() if params.input_responses is not None else asks())
+
+    async def test(client: Any) -> None:
+        session.guard.reload(parse_policy('{"version": "1", "default": "allow"}', "open.json"))
+        for number in range(1025):
+            await client.session.call_tool("pay", {"number": number}, allow_input_required=True)
+        session.guard.reload(POLICY)
+        await client.session.call_tool("pay", {"number": 1}, input_responses={})
+        assert session.used == 0
+        await client.session.call_tool("pay", {"number": 0}, input_responses={})
+        assert session.used == 1
+
+    session.run(test)
+
+
+def test_a_denial_and_a_claimed_result_fit_the_same_call() -> None:
+    """Where an extension claims results of its own shape, a denial still is a tool error, and the claim is resolved."""
+
+    class Ticket(types.Result):
+        result_type: Literal["ticket"] = "ticket"
+
+    class Tickets(ClientExtension):
+        identifier = "com.example/tickets"
+
+        def claims(self) -> Any:
+            return [ResultClaim(result_type="ticket", model=Ticket, resolve=resolve)]
+
+    async def resolve(ticket: Any, context: Any) -> Any:
+        return done()
+
+    session = Session(lambda params: Ticket())
+
+    async def main() -> None:
+        async with session.bank.client(extensions=[Tickets()]) as client:
+            guard_session(client.session, session.guard, server="bank")
+            assert not is_error(await client.call_tool("pay", {}))
+            assert session.used == 1
+            session.guard.suspend("a test")
+            assert reason(await client.call_tool("pay", {})) == "suspended"
+
+    anyio.run(main)
