@@ -56,7 +56,7 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \
 		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
 
-frameworks:  ## Try the guard in other people's agent frameworks, each in its own environment under .frameworks/ (3 GB)
+frameworks:  ## Try the guard in other people's agent frameworks, each in its own environment under .frameworks/ (4 GB)
 	$(PYTHON) frameworks/run.py
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'

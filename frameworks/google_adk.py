@@ -36,7 +36,7 @@ async def connect(command: str, arguments: list[str]) -> AsyncIterator[TakeTurn]
     """The agent on one server."""
     server = StdioServerParameters(command=command, args=arguments)
     ledger = McpToolset(connection_params=StdioConnectionParams(server_params=server, timeout=30))
-    await ledger.get_tools()
+    await ledger.get_tools()  # this connects
 
     async def turn(amount: int) -> Turn:
         model = Scripted(model="scripted", amount=amount)
