@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks clean
 
 FUZZ_SECONDS ?= 600
 
@@ -55,6 +55,9 @@ fuzz: $(VENVS)/fuzz/ready  ## Feed the reader and the guard garbage, for FUZZ_SE
 example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation example against the real server (250 MB)
 	$(VENVS)/agentcore/bin/python examples/policy_generation/run.py \
 		$(VENVS)/agentcore/bin/awslabs.amazon-bedrock-agentcore-mcp-server
+
+frameworks:  ## Try the guard in other people's agent frameworks, each in its own environment under .frameworks/ (4 GB)
+	$(PYTHON) frameworks/run.py
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'

@@ -1,0 +1,1 @@
+"""Other people's agent frameworks under one policy; see README.md."""
