@@ -59,11 +59,10 @@ class Clients:
 
     def sync(self) -> Any:
         """The client for threads."""
-        if self._sync is None:
-            with self._lock:
-                if self._sync is None:
-                    self._sync = self._connected(redis, Retry)
-        return self._sync
+        with self._lock:
+            if self._sync is None:
+                self._sync = self._connected(redis, Retry)
+            return self._sync
 
     def of_loop(self) -> Any:
         """The client of the running event loop."""
