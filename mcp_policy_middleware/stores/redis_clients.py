@@ -78,11 +78,10 @@ class Clients:
 
     def sync(self) -> Any:
         """The client for threads."""
-        if self._sync is None:
-            with self._lock:
-                if self._sync is None:
-                    self._sync = self._connected(redis, Retry)
-        return self._sync
+        with self._lock:
+            if self._sync is None:
+                self._sync = self._connected(redis, Retry)
+            return self._sync
 
     async def ask(self, command: Callable[[Any], Awaitable[T]]) -> T:
         """Ask the client of the running event loop, which takes so many requests at a time.

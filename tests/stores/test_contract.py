@@ -618,6 +618,22 @@ def size(store: Store) -> int:
     return int(store._file.opened().execute("SELECT count(*) FROM counters").fetchone()[0])
 
 
+def test_counters_are_listed_and_forgotten(store: Store) -> None:
+    """Whoever looks after a store sees the counters whose window is open, by key, and may have some begin afresh."""
+    store.reserve((charge("minute", 9, window=60), charge("b", 5, 2), charge("a", 4)), NOON)
+    listed = [(one.key, one.starts, one.ends, one.used, one.before, one.limit) for one in store.counters(NOON + 60)]
+    until = int(NOON) + HOUR
+    assert listed == [
+        ("a", NOON, until, MILLION, 0, 4 * MILLION),
+        ("b", NOON, until, 2 * MILLION, 0, 5 * MILLION),
+    ]
+    store.reset(["b", "unknown"])
+    assert [one.key for one in store.counters(NOON + 60)] == ["a"]
+    assert Caller(store).used("a", "b") == [MILLION, 0]
+    store.close()
+    store.close()
+
+
 @pytest.mark.parametrize("store", ["memory", "sqlite"], indirect=True)
 def test_a_store_does_not_grow_with_time(store: Store) -> None:
     """10,000 session keys over many windows leave about as many counters as one window has."""

@@ -23,7 +23,17 @@ from redis_server import RedisServer, cluster, free_port, server
 from tcp_proxy import Proxy, proxied
 from watching import longest_pause
 
-from mcp_policy_middleware import Decision, Guard, PolicyError, Reason, StoreError, ToolCall, parse_policy
+import mcp_policy_middleware.stores as stores_package
+from mcp_policy_middleware import (
+    Decision,
+    Guard,
+    MissingDependency,
+    PolicyError,
+    Reason,
+    StoreError,
+    ToolCall,
+    parse_policy,
+)
 from mcp_policy_middleware.charges import Charge, Refusal, Reservation, Window
 from mcp_policy_middleware.stores import RedisStore
 
@@ -135,6 +145,34 @@ def test_a_server_that_is_gone_denies_at_once_and_recovers(own: RedisServer, sto
     admit(store)
     admit(other)
     assert total(store) == 2
+
+
+@pytest.mark.parametrize("missing", ["redis", "ssl"])
+def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Whoever asks for the store without its library is told what to install; another fault is told as it is."""
+
+    def absent(*_: object) -> None:
+        raise ModuleNotFoundError(name=missing)
+
+    assert stores_package.__getattr__("RedisStore") is RedisStore
+    monkeypatch.setattr(stores_package, "import_module", absent)
+    with pytest.raises(ImportError) as raised:
+        stores_package.__getattr__("RedisStore")
+    assert isinstance(raised.value, MissingDependency) == (missing == "redis")
+    with pytest.raises(AttributeError):
+        stores_package.__getattr__("PostgresStore")
+
+
+def test_what_could_not_be_given_back_is_kept(own: RedisServer, stores: Stores) -> None:
+    """A release that is not answered is a fault of the store, and nothing is given back later for it."""
+    store = begun(stores(own.url))
+    held = begin(store).reservation
+    assert held is not None
+    own.stop()
+    with pytest.raises(StoreError):
+        store.release(held)
+    assert not held.released
+    assert not store._abandoned
 
 
 def test_another_process_is_denied_by_an_empty_server_too(own: RedisServer, stores: Stores) -> None:

@@ -269,6 +269,7 @@ def child(work: Callable[[], None]) -> int:
     """Run it in a forked child; its exit status."""
     pid = os.fork()
     if pid == 0:
+        sys.settrace(None)  # who measures coverage has locks of its own, which an interruption would leave held
         status = 1
         try:
             work()
