@@ -292,7 +292,7 @@ class Guard:
             self._record(decision, started)
         if decision.reservation is not None:
             outer.reservation = decision.reservation
-        elif decision.effect == "deny":
+        elif decision.effect == "deny" and not around.answered:
             yield from settle(outer, Outcome.NOT_SENT)
         if not decision.allowed:
             raise ToolDenied(decision)

@@ -31,6 +31,8 @@ class Handover:
         layer: The innermost layer that has seen the call.
         outer: The handover around this one, of another call or another guard.
         settled: Whether the call is over.
+        answered: Whether a server has answered an earlier round of the call: then nothing is given back for a
+            later one that is not sent.
     """
 
     guard: object
@@ -38,6 +40,7 @@ class Handover:
     layer: Layer
     outer: Handover | None
     settled: bool = field(default=False)
+    answered: bool = field(default=False, kw_only=True)
 
     def accepts(self, call: ToolCall, layer: Layer) -> bool:
         """Take the decision up for a deeper layer of the same call; True at most once a layer."""
@@ -53,6 +56,12 @@ class Handover:
                 return False
             self.layer = layer
             return True
+
+    def withdraw(self, layer: Layer) -> None:
+        """Let the innermost layer take the decision up again: what it sent was refused unread."""
+        with _LOCK:
+            if layer == self.layer:
+                self.layer = Layer(layer - 1)
 
 
 CURRENT: Final[ContextVar[Handover | None]] = ContextVar("mcp_policy_handover", default=None)

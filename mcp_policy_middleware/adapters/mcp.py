@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import PolicyError
 from ..guard import Guard
 from .identity import IdentityOf
+from .mcp_attach import attach, guarded_class
 from .mcp_calls import DECISION_KEY, Binding, PolicyDeniedError, server_name
+from .mcp_clients import guard_client, guard_group
 from .mcp_process import install, server, uninstall
 from .mcp_sdk import ClientSession
 
@@ -20,6 +21,8 @@ __all__ = [
     "DECISION_KEY",
     "GuardedClientSession",
     "PolicyDeniedError",
+    "guard_client",
+    "guard_group",
     "guard_session",
     "install",
     "server",
@@ -29,40 +32,10 @@ __all__ = [
 SessionT = TypeVar("SessionT", bound=ClientSession)
 
 
-def _guarded_class(base: Any) -> Any:
-    """A subclass with the methods of a session that matter.
-
-    A plain subclass, and not a mixin in front, because a live session can change to it.
-    """
-
-    class Guarded(base):  # type: ignore[misc]  # the session's own class, whatever it is
-        _policy_binding: Binding
-
-        async def send_request(self, request: Any, result_type: Any, *args: Any, **kwargs: Any) -> Any:
-            """Send a request; a tool call only where the policy admits it."""
-            forward = super().send_request  # looked up at each call: others may have wrapped it since
-            return await self._policy_binding.send(
-                request, result_type, lambda: forward(request, result_type, *args, **kwargs)
-            )
-
-        async def list_tools(self, *args: Any, **kwargs: Any) -> Any:
-            """List the server's tools without the hidden ones, page by page."""
-            return self._policy_binding.without_hidden(await super().list_tools(*args, **kwargs))
-
-        if hasattr(base, "_absorb_tool_listing"):  # 2.x: lists that its client has cached pass here
-
-            def _absorb_tool_listing(self, *args: Any, **kwargs: Any) -> Any:
-                return self._policy_binding.without_hidden(super()._absorb_tool_listing(*args, **kwargs))
-
-    Guarded.__name__, Guarded.__qualname__ = base.__name__, base.__qualname__
-    Guarded.__module__, Guarded.__doc__ = base.__module__, base.__doc__
-    return Guarded
-
-
 if TYPE_CHECKING:
     _GuardedSession = ClientSession
 else:
-    _GuardedSession = _guarded_class(ClientSession)
+    _GuardedSession = guarded_class(ClientSession)
 
 
 class GuardedClientSession(_GuardedSession):
@@ -107,13 +80,5 @@ def guard_session(
         TypeError: It is no `ClientSession`.
     """
     if not isinstance(session, ClientSession):
-        raise TypeError(f"guard_session takes a ClientSession, not {type(session).__name__}: pass `client.session`")
-    binding = Binding(guard, server_name(server), identity_of)
-    guarded: Any = session
-    known: Binding | None = vars(guarded).get("_policy_binding")
-    if known is None:
-        vars(guarded)["_policy_binding"] = binding
-        guarded.__class__ = _guarded_class(type(session))
-    elif known != binding:
-        raise PolicyError(f"the session is guarded already, as server {known.server!r}: guard each session once")
-    return session
+        raise TypeError(f"guard_session takes a ClientSession, not {type(session).__name__}: see `guard_client`")
+    return attach(session, Binding(guard, server_name(server), identity_of))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..calls import UNNAMED, Decision, Layer, ServerName, ToolCall, Unreadable
+from ..calls import UNNAMED, Decision, Layer, Outcome, ServerName, ToolCall, Unreadable
 from ..errors import PolicyError, ToolDenied
 from ..guard import Guard
 from .identity import IdentityOf, identified_call
-from .mcp_sdk import SdkError, outcome_of, sdk_error, tool_call_params, tool_error, unwrapped_request
+from .mcp_rounds import OpenCall, OpenCalls, sent_again
+from .mcp_sdk import SdkError, asks_for_input, outcome_of, sdk_error, tool_call_params, tool_error, unwrapped_request
 
 __all__ = ["DECISION_KEY", "Binding", "PolicyDeniedError", "server_name"]
 
@@ -19,6 +21,9 @@ DECISION_KEY: Final = "io.github.mcp-policy-middleware/decision"
 
 DENIED_CODE: Final = 4031
 """Outside the range that JSON-RPC reserves, so that it is never mistaken for a server's answer."""
+
+_LOG: Final = logging.getLogger(__name__)
+_CARRIES_DATA: Final = frozenset({"resources/read", "prompts/get", "completion/complete"})
 
 
 class PolicyDeniedError(SdkError):  # type: ignore[misc]  # the SDK's class goes by two names
@@ -42,12 +47,14 @@ class Binding:
         server: The name by which policies and counters know the server.
         identity_of: Tells whose call a request is.
         fault: Why the server's name is not known, where it should be: every call is denied.
+        open_calls: Those whose servers wait for input.
     """
 
     guard: Guard
     server: ServerName
     identity_of: IdentityOf | None
     fault: str | None = None
+    open_calls: OpenCalls = field(default_factory=OpenCalls, compare=False, repr=False)
 
     def named(self, server: ServerName, fault: str | None = None) -> Binding:
         """The same, for a session of another server."""
@@ -64,10 +71,16 @@ class Binding:
         if method == "tools/list":
             return self.without_hidden(await forward())
         if method != "tools/call":
+            if method in _CARRIES_DATA:  # there is no decision to make a span of, and the SDK's 2.x makes its own
+                _LOG.debug("`%s` to server %r went unchecked: policies are about tools", method, self.server)
             return await forward()
-        call = self._call(inner)
+        params = tool_call_params(inner)
+        call = self._call(inner, params)
+        opened = self.open_calls.take(call, params) if "requestState" in params or "inputResponses" in params else None
         try:
-            return await self.guard.arun(call, forward, outcome_of, layer=Layer.SESSION)
+            if opened is None:
+                return await self._first_round(call, forward)
+            return await self._later_round(call, opened, forward)
         except ToolDenied as denied:
             if denied.decision.call is not call:  # raised by what was called, in this process
                 raise
@@ -81,12 +94,44 @@ class Binding:
         kept = self.guard.visible(tools, server=self.server)
         return page if len(kept) == len(tools) else page.model_copy(update={"tools": kept})
 
-    def _call(self, request: Any) -> ToolCall:
-        params = tool_call_params(request)
+    def _call(self, request: Any, params: Mapping[str, Any]) -> ToolCall:
         tool, arguments = params.get("name", ""), params.get("arguments")
         if self.fault is not None:
             return ToolCall(tool, Unreadable(self.fault), server=self.server)
         return identified_call(tool, arguments, server=self.server, identity_of=self.identity_of, seen=request)
+
+    async def _first_round(self, call: ToolCall, forward: Callable[[], Awaitable[Any]]) -> Any:
+        async def noted() -> Any:
+            try:
+                result = await forward()
+            except SdkError as error:
+                if outcome_of(error) is Outcome.REJECTED:
+                    sent_again(self.guard, call)
+                raise
+            if asks_for_input(result) and (opened := OpenCall.answered(self.guard, call)):
+                self.open_calls.put(opened, result.request_state)
+            return result
+
+        return await self.guard.arun(call, noted, outcome_of, layer=Layer.SESSION)
+
+    async def _later_round(self, call: ToolCall, opened: OpenCall, forward: Callable[[], Awaitable[Any]]) -> Any:
+        """Check the call again, under the charge that it has; settle it when no further round is to come."""
+        try:
+            with opened.resumed(self.guard):
+                result = await self.guard.arun(call, forward, outcome_of, layer=Layer.SESSION)
+        except BaseException as error:
+            denied = isinstance(error, ToolDenied) and error.decision.call is call
+            if denied or outcome_of(error) is Outcome.REJECTED:  # not sent, or refused unread: the server still waits
+                self.open_calls.put_back(opened)
+            else:
+                await opened.end(self.guard, outcome_of(error))
+            raise
+        if asks_for_input(result):
+            opened.rounds += 1
+            self.open_calls.put(opened, result.request_state)
+        else:
+            await opened.end(self.guard, outcome_of(result))
+        return result
 
 
 def server_name(name: str | None) -> ServerName:

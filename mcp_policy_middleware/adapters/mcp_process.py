@@ -22,7 +22,7 @@ from .identity import IdentityOf
 from .mcp_calls import Binding, server_name
 from .mcp_sdk import ClientSession
 
-__all__ = ["Installation", "ServerOf", "install", "server", "uninstall"]
+__all__ = ["Installation", "ServerOf", "install", "named_here", "server", "uninstall"]
 
 ServerOf: TypeAlias = Callable[[Any], str | None]
 """Takes a `ClientSession`; returns the name of its server, or None where it knows none."""
@@ -144,7 +144,7 @@ def uninstall() -> None:
 
 @contextmanager
 def server(name: str) -> Iterator[None]:
-    """Name the server of the sessions that are made inside the block; for `install`.
+    """Name the server of the sessions that are made inside the block; for `install` and `guard_group`.
 
     A session that has no name when it is called goes by the block around the call, for frameworks that make their
     sessions on a thread of their own. Sessions that a server in this process uses meanwhile do not.
@@ -162,6 +162,11 @@ def server(name: str) -> Iterator[None]:
         yield
     finally:
         _NAME.reset(token)
+
+
+def named_here() -> str | None:
+    """The name that the innermost `server` block gives."""
+    return _NAME.get()
 
 
 def _late(name: str, before: Any) -> Callable[..., Any]:

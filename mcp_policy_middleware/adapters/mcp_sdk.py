@@ -9,8 +9,9 @@ from ..errors import MissingDependency
 
 try:
     import mcp
-    from mcp import types
+    from mcp import ClientSessionGroup, types
     from mcp.client.session import ClientSession
+    from pydantic_core import to_jsonable_python
 except ModuleNotFoundError as error:
     if error.name != "mcp":
         raise
@@ -18,7 +19,9 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "ClientSession",
+    "ClientSessionGroup",
     "SdkError",
+    "asks_for_input",
     "outcome_of",
     "sdk_error",
     "tool_call_params",
@@ -32,6 +35,10 @@ _IS_ERROR: Final = "is_error" if _V2 else "isError"
 SdkError: Final[Any] = getattr(mcp, "MCPError", None) or getattr(mcp, "McpError", None)
 """The SDK's own error for a JSON-RPC error answer."""
 
+_CALL: Final = types.CallToolRequest
+_CALL_PARAMS: Final = types.CallToolRequestParams
+_ROUND: Final[Any] = getattr(types, "InputRequiredResult", ())
+
 _REJECTED: Final = frozenset({-32700, -32600, -32601, -32602, -32020})
 """Codes with which a server refuses a request before acting (PL-5.6); the last is a header mismatch of 2.x,
 after which the client sends the same call again."""
@@ -43,18 +50,26 @@ def unwrapped_request(request: Any) -> Any:
 
 
 def tool_call_params(request: Any) -> dict[str, Any]:
-    """The parameters of a `tools/call` as they will stand on the wire: `name`, `arguments`, ...
+    """The parameters of a `tools/call` as they will stand on the wire: `name`, `arguments`, `requestState`, ...
 
-    The SDK dumps a request in this very way before it sends it, so models, dates and aliases among the arguments
-    are seen as the server will see them. What cannot be dumped cannot be sent either, and is handed on as it is.
+    The SDK turns a request into JSON in this very way before it sends it, so models, dates and aliases among the
+    arguments are seen as the server will see them. What cannot be turned cannot be sent either, and is handed on
+    as it is.
     """
+    params = request.params
     try:
-        params = request.model_dump(by_alias=True, mode="json", exclude_none=True).get("params")
+        if type(request) is not _CALL or type(params) is not _CALL_PARAMS:  # a vendor's, or one with plain parameters
+            dumped = request.model_dump(by_alias=True, mode="json", exclude_none=True).get("params")
+            return dumped if isinstance(dumped, dict) else {}
+        arguments = to_jsonable_python(params.arguments, by_alias=True, exclude_none=True, inf_nan_mode="null")
     except (ValueError, TypeError, RecursionError):  # pydantic's serialization errors are ValueErrors
-        params = request.params
-        if not isinstance(params, dict):
-            params = {"name": params.name, "arguments": params.arguments}
-    return params if isinstance(params, dict) else {}
+        if isinstance(params, dict):
+            return params
+        arguments = params.arguments
+    read = {"name": params.name, "arguments": arguments}
+    if _V2 and (params.request_state is not None or params.input_responses is not None):
+        read.update(requestState=params.request_state, inputResponses=params.input_responses)
+    return read
 
 
 def tool_error(result_type: Any, text: str, meta: dict[str, Any]) -> Any:
@@ -79,6 +94,11 @@ def outcome_of(ended: Any) -> Outcome:
     if isinstance(ended, BaseException):
         return Outcome.UNKNOWN
     return Outcome.RETURNED_ERROR if getattr(ended, _IS_ERROR, False) is True else Outcome.RETURNED
+
+
+def asks_for_input(result: Any) -> bool:
+    """Whether a server of 2.x wants the same call again, with the input it asks for (SEP-2322)."""
+    return isinstance(result, _ROUND)
 
 
 def sdk_error(code: int, message: str, data: Any) -> tuple[Any, ...]:

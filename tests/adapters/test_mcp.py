@@ -16,6 +16,7 @@ from mcp_sessions import POLICY, V2, connected, is_error, reason, recording_serv
 
 from mcp_policy_middleware import Guard, PolicyError, ToolCall
 from mcp_policy_middleware.adapters.mcp import DECISION_KEY, GuardedClientSession, PolicyDeniedError, guard_session
+from mcp_policy_middleware.stores import MemoryStore
 
 Reached = list[tuple[str, dict[str, Any]]]
 
@@ -352,6 +353,98 @@ def test_a_nested_call_in_process_takes_its_own_charge() -> None:
     anyio.run(main)
     assert [is_error(result) for result in results] == [False, False, True]
     assert len(reached) == 1
+
+
+def test_cancelling_the_decision_sends_nothing() -> None:
+    """A call that is cancelled while its store is asked has not left."""
+
+    class Waiting(MemoryStore):
+        async def areserve(self, charges: Any, now: float) -> Any:
+            asked.set()
+            await anyio.sleep_forever()
+
+    async def test(session: ClientSession, reached: Reached) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.call_tool, "pay", {"amount": 1})
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+        assert not is_error(await session.call_tool("add", {"a": 1}))
+        assert reached == [("add", {"a": 1, "b": 2})]
+
+    asked = anyio.Event()
+    run(test, Guard(POLICY, store=Waiting()))
+
+
+def test_deciding_takes_no_time_off_the_read_timeout() -> None:
+    """The SDK's clock starts when the request leaves, so a slow decision is no slow server."""
+
+    class Slow(MemoryStore):
+        async def areserve(self, charges: Any, now: float) -> Any:
+            await anyio.sleep(0.6)
+            return await super().areserve(charges, now)
+
+    async def test(session: ClientSession, reached: Reached) -> None:
+        timeout: Any = 0.5 if V2 else dt.timedelta(seconds=0.5)
+        assert not is_error(await session.call_tool("pay", {"amount": 1}, read_timeout_seconds=timeout))
+
+    run(test, Guard(POLICY, store=Slow()))
+
+
+def test_a_list_that_is_read_again_is_filtered_again() -> None:
+    """A client that lists anew when it is told that the tools changed sees no hidden tool, by any road."""
+
+    async def test(session: ClientSession, reached: Reached) -> None:
+        request = types.ListToolsRequest(**({} if V2 else {"method": "tools/list"}))
+        raw: Any = request if V2 else types.ClientRequest(request)
+        for _ in range(2):
+            assert "wipe" not in [tool.name for tool in (await session.list_tools()).tools]
+            answer = await session.send_request(raw, types.ListToolsResult)
+            assert [tool.name for tool in answer.tools] == ["add", "pay", "fail"]
+
+    run(test)
+
+
+@pytest.mark.skipif(V2, reason="tasks left the SDK with 2.0")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_task_is_a_call_too() -> None:
+    """What starts as a task is decided like any call; a task's result cannot hold a tool error."""
+
+    async def test(session: Any, reached: Reached) -> None:
+        with pytest.raises(PolicyDeniedError) as caught:
+            await session.experimental.call_tool_as_task("wipe", {})
+        assert caught.value.decision.reason == "hidden"
+        assert reached == []
+
+    run(test)
+
+
+def test_requests_about_other_things_pass() -> None:
+    """What follows a task, and a vendor's own requests, go their way unchanged."""
+
+    class VendorRequest(types.Request[dict[str, Any], str]):
+        method: str = "tasks/get"
+        params: dict[str, Any]
+
+    async def main() -> None:
+        sent: list[Any] = []
+
+        class Stub(ClientSession):
+            async def send_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+                sent.append((request, args, kwargs))
+                return types.EmptyResult()
+
+        async with connected(recording_server([])) as live:
+            session = Stub.__new__(Stub)
+            vars(session).update(vars(live))
+            guard = Guard(POLICY)
+            guard.suspend("a test")
+            guard_session(session, guard, server="bank")
+            for method in ("tasks/get", "tasks/update", "resources/read", "prompts/get", "completion/complete"):
+                request: Any = VendorRequest(method=method, params={"taskId": "1"})
+                await session.send_request(request, types.EmptyResult, metadata=None)
+                assert sent.pop() == (request, (types.EmptyResult,), {"metadata": None})
+
+    anyio.run(main)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
