@@ -26,10 +26,12 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".peers"
-SECONDS = 300
-"""How long one run of a suite may take: some tests hang where a call they wait for is denied."""
+SECONDS = 480
+"""How long one run of a suite may take."""
 
 DENIED_SECONDS = 90
+"""Likewise, where every call is denied: some tests wait for what never comes."""
+
 MOST_REPEATED = 20
 """So many failures are tried again; more are no accident."""
 
@@ -140,9 +142,9 @@ def unpacked(suite: Suite, python: Path) -> Path:
     if not file.exists():
         wanted = CACHE / f"{suite.name}.txt"
         wanted.write_text(f"{suite.sdist} --hash=sha256:{suite.sha256}\n")
-        only_source = ["--no-deps", "--no-binary", name, "--require-hashes", "--requirement", wanted]
-        pip = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *only_source, "--dest", downloads], check=True)
+        pip = [str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        wants = ["--no-binary", name, "--require-hashes", "--requirement", str(wanted), "--dest", str(downloads)]
+        subprocess.run([*pip, *wants], check=True)
     if hashlib.sha256(file.read_bytes()).hexdigest() != suite.sha256:
         sys.exit(f"`{file}` is not the file that `suites.toml` names: remove it, and find out why")
     place = CACHE / "sources" / suite.name
@@ -159,7 +161,7 @@ def run(suite: Suite, source: Path, python: Path, name: str, tests: Sequence[str
     for file in (results, log):
         file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", "-p", "peers.plugin", "-p", "no:cacheprovider", "--tb=short"]
+    command: list[str | Path] = [python, "-m", "pytest", "-p", "peers.plugin", "-p", "no:cacheprovider", "--tb=short"]
     command += [*suite.options, f"--peers-results={results}", *options, *tests]  # with `=`, lest it pass for a test
     surroundings = {
         **{key: value for key, value in os.environ.items() if not key.startswith(UNWANTED)},
@@ -175,7 +177,10 @@ def run(suite: Suite, source: Path, python: Path, name: str, tests: Sequence[str
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            pass
+        finally:  # interrupted, too
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     return read(results, time.monotonic() - began)
 
 
@@ -255,7 +260,9 @@ def faults_of_numbers(suite: Suite, expected: Expected, bare: Run, guarded: Run)
 
 def table(rows: Sequence[Row]) -> str:
     """The rows, for people."""
-    lines = [("suite", "guard", "tests", "pass", "guarded", "calls (least)", "explained", "deny fails", "s", "")]
+    lines: list[tuple[str, ...]] = [
+        ("suite", "guard", "tests", "pass", "guarded", "calls (least)", "explained", "deny fails", "s", "")
+    ]
     for row in rows:
         verdict = f"{len(row.faults)} FAULTS" if row.faults else "ok"
         if row.unsteady:
