@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers clean
 
 FUZZ_SECONDS ?= 600
 
@@ -59,19 +59,24 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 frameworks:  ## Try the guard in other people's agent frameworks, each in its own environment under .frameworks/ (4 GB)
 	$(PYTHON) frameworks/run.py
 
+peers: $(VENVS)/peers1/ready $(VENVS)/peers2/ready  ## Run the tests of mcp, LangChain and LangGraph with a guard under them
+	$(VENVS)/peers2/bin/python peers/run.py --mcp1 $(VENVS)/peers1/bin/python --mcp2 $(VENVS)/peers2/bin/python $(PEERS)
+
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'
 $(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis,watch]'
 $(VENVS)/bench/ready: INSTALL = --group bench --editable '.[mcp,redis]'
 $(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis,watch]'
 $(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
+$(VENVS)/peers1/ready: INSTALL = --group peers-mcp1 --editable .
+$(VENVS)/peers2/ready: INSTALL = --group peers-mcp2 --editable .
 $(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 
-$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz agentcore)): $(VENVS)/%/ready: pyproject.toml
+$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz peers1 peers2 agentcore)): $(VENVS)/%/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENVS)/$*
 	$(VENVS)/$*/bin/python $(PIP) --upgrade pip
 	$(VENVS)/$*/bin/python $(PIP) $(INSTALL)
 	touch $@
 
 clean:  ## Remove the environments and caches
-	rm -rf $(VENVS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENVS) .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis

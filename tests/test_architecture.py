@@ -6,8 +6,10 @@ import ast
 import importlib
 import json
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -258,3 +260,14 @@ def test_public_names_are_those_documented() -> None:
 def test_the_package_is_typed() -> None:
     """A `py.typed` marker is there for type checkers."""
     assert (ROOT / PACKAGE / "py.typed").exists()
+
+
+def test_other_peoples_tests_are_pinned() -> None:
+    """Each suite of `make peers` is one file by its hash, run against the same version of what it tests."""
+    suites = runpy.run_path(str(ROOT / "peers" / "run.py"))["suites"]((ROOT / "peers" / "suites.toml").read_text())
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert suites
+    for suite in suites:
+        assert re.fullmatch(r"[0-9a-f]{64}", suite.sha256), suite.name
+        assert suite.sdist in {re.sub(r"\[.*\]", "", wanted) for wanted in groups[f"peers-{suite.world}"]}
+        assert all(held.calls > 0 and held.denied and all(held.explained.values()) for held in suite.guards.values())
