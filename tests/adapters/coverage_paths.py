@@ -18,7 +18,7 @@ import mcp
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.structured_output import ToolStrategy
-from langchain_cases import called
+from langchain_cases import Desk, called
 from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, ToolException, tool
@@ -28,7 +28,7 @@ from mcp import ClientSession, ClientSessionGroup, StdioServerParameters, types
 from mcp_sessions import V2, tool_call
 from pydantic import BaseModel
 
-from mcp_policy_middleware import Guard, ToolDenied, parse_policy
+from mcp_policy_middleware import Guard, ToolDenied
 from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, PolicyMiddleware, guard_tools
 from mcp_policy_middleware.adapters.langgraph import policy_tool_node
 from mcp_policy_middleware.adapters.mcp import guard_session, install
@@ -36,17 +36,17 @@ from mcp_policy_middleware.testing import FakeToolCallingModel
 
 WORLD: Final = "mcp1" if importlib.util.find_spec("langchain_mcp_adapters") else "mcp2"
 SERVER: Final = Path(__file__).parents[1] / "servers" / "ledger_server.py"
-POLICY: Final = parse_policy(
-    """
-version: "1"
-default: deny
-tools:
-  pay: {require: [{conditions: [{path: args.amount, op: lte, value: 10}]}]}
-  look: {}
-  code_interpreter: {action: deny}
-""",
-    "coverage.yaml",
-)
+NAME: Final = "ledger"
+"""The server's name, the same in every layer, so that they decide a call once."""
+POLICY: Final[dict[str, Any]] = {
+    "version": "1",
+    "default": "deny",
+    "tools": {
+        "pay": {"require": [{"conditions": [{"path": "args.amount", "op": "lte", "value": 10}]}]},
+        "look": {},
+        "code_interpreter": {"action": "deny"},
+    },
+}
 PLACES: Final[dict[str, set[str]]] = {
     "guard_tools": {"tools"},
     "PolicyMiddleware": {"middleware"},
@@ -74,10 +74,15 @@ class Site:
     """Two connections to real servers, one of them guarded, which note in one ledger what they carry out."""
 
     ledger: Path
-    guard: Guard
+    desk: Desk
     plain: Connection
     guarded: Connection
     denied: list[int] = field(default_factory=list)
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of all hooks."""
+        return self.desk.guard
 
     def note(self, amount: int) -> None:
         """Note an effect that a server has no part in."""
@@ -92,13 +97,12 @@ class Site:
 @asynccontextmanager
 async def opened(ledger: Path) -> AsyncIterator[Site]:
     """Start the servers."""
-    guard = Guard(POLICY)
+    desk = Desk(POLICY)
     async with AsyncExitStack() as stack:
         plain, guarded = [await stack.enter_async_context(_connected(ledger)) for _ in range(2)]
-        guard_session(guarded.session, guard)
-        if guarded.client is not None:
-            guard_session(guarded.client.session, guard)
-        yield Site(ledger, guard, plain, guarded)
+        for session in (guarded.session, *([guarded.client.session] if guarded.client else [])):
+            guard_session(session, desk.guard, server=NAME)
+        yield Site(ledger, desk, plain, guarded)
 
 
 @asynccontextmanager
@@ -109,10 +113,10 @@ async def _connected(ledger: Path) -> AsyncIterator[Connection]:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
         connection: Any = {"transport": "stdio", "command": sys.executable, "args": arguments}
-        async with MultiServerMCPClient({"ledger": connection}).session("ledger") as session:
+        async with MultiServerMCPClient({NAME: connection}).session(NAME) as session:
 
             async def load(interceptors: list[Any]) -> list[BaseTool]:
-                return await load_mcp_tools(session, tool_interceptors=interceptors)
+                return await load_mcp_tools(session, tool_interceptors=interceptors, server_name=NAME)
 
             yield Connection(session, load)
         return
@@ -141,7 +145,7 @@ class Hook:
 
     def installed(self) -> Any:
         """The process, with the hook that it has."""
-        return install(self.site.guard) if "process" in self._places else nullcontext()
+        return install(self.site.guard, server_of=lambda _: NAME) if "process" in self._places else nullcontext()
 
     def connection(self) -> Connection:
         """A connection, whose session is guarded where that is the hook."""
@@ -164,15 +168,17 @@ class Hook:
 
     def tools(self, *tools: BaseTool) -> list[BaseTool]:
         """The application's tools."""
-        return guard_tools(tools, self.site.guard) if self._has("tools") else list(tools)
+        return guard_tools(tools, self.site.guard, server=NAME) if self._has("tools") else list(tools)
 
     def middleware(self) -> list[Any]:
         """An agent's middleware."""
-        return [PolicyMiddleware(self.site.guard)] if self._has("middleware") else []
+        return [PolicyMiddleware(self.site.guard, server=NAME)] if self._has("middleware") else []
 
     def config(self) -> Any:
         """The configuration of a run."""
-        return {"callbacks": [PolicyCallbackHandler(self.site.guard, "enforce")]} if self._has("callbacks") else {}
+        if not self._has("callbacks"):
+            return {}
+        return {"callbacks": [PolicyCallbackHandler(self.site.guard, "enforce", server=NAME)]}
 
     async def agent(self, tools: list[Any], *calls: Any, middleware: list[Any] | None = None, **options: Any) -> Any:
         """Run an agent that makes these calls at once; its model and its state."""
@@ -183,7 +189,7 @@ class Hook:
 
     async def graph(self, tools: list[Any], *calls: Any) -> Any:
         """Run a graph's tool node on these calls; its state."""
-        node = policy_tool_node(tools, self.site.guard) if self._has("node") else ToolNode(tools)
+        node = policy_tool_node(tools, self.site.guard, server=NAME) if self._has("node") else ToolNode(tools)
         builder = StateGraph(MessagesState).add_node("tools", node).set_entry_point("tools")
         return await builder.compile().ainvoke({"messages": [AIMessage("", tool_calls=list(calls))]}, self.config())
 
@@ -215,9 +221,13 @@ def answers(state: Any) -> dict[str, ToolMessage]:
     return {each.tool_call_id: each for each in state["messages"] if each.type == "tool"}
 
 
-def beside(amount: int) -> list[dict[str, Any]]:
-    """The forbidden call between two that are allowed."""
-    return [called("pay", key, amount=each) for key, each in (("a", 1), ("it", amount), ("b", 2))]
+def parallel(hook: Hook, amount: int) -> list[dict[str, Any]]:
+    """The forbidden call between two that are allowed.
+
+    It is alone where a denial ends the run: calls beside it are cancelled then, in which mcp 1.x can lose its session.
+    """
+    asked = [("a", 1), ("it", amount), ("b", 2)]
+    return [called("pay", key, amount=each) for key, each in (asked[1:2] if hook.config() else asked)]
 
 
 def among(state: Any) -> ToolMessage:
@@ -258,12 +268,12 @@ class Swapping(AgentMiddleware):
 
 
 async def create_agent_parallel(hook: Hook, amount: int) -> Any:
-    _, state = await hook.agent([await hook.pay()], *beside(amount))
+    _, state = await hook.agent([await hook.pay()], *parallel(hook, amount))
     return among(state)
 
 
 async def state_graph(hook: Hook, amount: int) -> Any:
-    return among(await hook.graph([await hook.pay()], *beside(amount)))
+    return among(await hook.graph([await hook.pay()], *parallel(hook, amount)))
 
 
 async def agent_executor(hook: Hook, amount: int) -> Any:
@@ -364,7 +374,7 @@ async def send_request(hook: Hook, amount: int) -> Any:
 async def session_group(hook: Hook, amount: int) -> Any:
     await hook.elsewhere()
     group = ClientSessionGroup()
-    await group.connect_with_session(types.Implementation(name="ledger", version="1"), hook.connection().session)
+    await group.connect_with_session(types.Implementation(name=NAME, version="1"), hook.connection().session)
     return await group.call_tool("pay", {"amount": amount})
 
 

@@ -5,6 +5,7 @@ A cell that promises a denial fails where the server was reached, and one that p
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import itertools
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ if not (importlib.util.find_spec("langchain_mcp_adapters") or importlib.util.fin
 import mcp_sessions
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from coverage_paths import PATHS, PLACES, WORLD, Hook, Raised, Site, Withheld, opened
-from langchain_cases import reason
+from langchain_cases import called, reason
 from langchain_core.messages import ToolMessage
 from mcp.types import CallToolResult
 
@@ -61,7 +62,8 @@ async def found(row: str, hook: Hook) -> str:
     amount = next(AMOUNTS)
     with hook.installed():
         try:
-            answer = await PATHS[row](hook, amount)
+            async with asyncio.timeout(60):
+                answer = await PATHS[row](hook, amount)
         except ToolDenied as denial:
             answer = denial
     denied = word_for(answer)
@@ -111,6 +113,18 @@ def test_a_cell_is_true(row: str, column: str, word: str, site: Site, portal: Bl
 @pytest.mark.parametrize("row", list(PATHS))
 def test_without_a_hook_every_path_leads_to_the_tool(row: str, site: Site, portal: BlockingPortal) -> None:
     assert portal.call(found, row, Hook(None, site)) == "-"
+
+
+def test_the_recommended_hooks_decide_an_allowed_call_once(site: Site, portal: BlockingPortal) -> None:
+    hook = Hook("recommended", site)
+
+    async def main() -> None:
+        with hook.installed():
+            assert (await hook.app([await hook.pay()], called(amount=1))).status == "success"
+
+    site.desk.spans.clear()
+    portal.call(main)
+    assert site.desk.decisions() == [("pay", "allowed")]
 
 
 def test_the_table_is_whole() -> None:
