@@ -7,12 +7,17 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from mcp_policy_middleware import calls
 from mcp_policy_middleware.engine.conditions import OPERATORS
 from mcp_policy_middleware.policy.lint import RULES
 
 DOCS = Path(__file__).parent
+COVERAGE = yaml.safe_load((DOCS.parent / "tests" / "data" / "coverage.yaml").read_text(encoding="utf-8"))
+WORLDS = {"mcp1": " (mcp 1.x)", "mcp2": " (mcp 2.x)", None: ""}
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -46,7 +51,41 @@ def advice() -> str:
     return table(("code", "finds", "why it matters"), ((f"`{rule.code}`", rule.finds, rule.why) for rule in RULES))
 
 
-TABLES: dict[str, Callable[[], str]] = {"operators": operators, "reasons": reasons, "advice": advice}
+def shown(entry: dict[str, Any]) -> str:
+    """A row or a column of the coverage table, with the one dependency world that has it."""
+    return f"{entry['shown']}{WORLDS[entry.get('only')]}"
+
+
+def coverage() -> str:
+    """Which hook sees which call, as the tests have tried it."""
+    head = ("the call", *map(shown, COVERAGE["columns"].values()))
+    return table(head, ((shown(row), *row["cells"]) for row in COVERAGE["rows"].values()))
+
+
+def coverage_words() -> str:
+    """What the words in the cells mean."""
+    return table(("cell", "meaning"), COVERAGE["words"].items())
+
+
+def coverage_hooks() -> str:
+    """Where each hook is."""
+    return table(("hook", "where it is"), ((shown(each), each["is"]) for each in COVERAGE["columns"].values()))
+
+
+def coverage_calls() -> str:
+    """What each way to call a tool is."""
+    return table(("the call", "what it is"), ((shown(each), each["is"]) for each in COVERAGE["rows"].values()))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "operators": operators,
+    "reasons": reasons,
+    "advice": advice,
+    "coverage": coverage,
+    "coverage_words": coverage_words,
+    "coverage_hooks": coverage_hooks,
+    "coverage_calls": coverage_calls,
+}
 
 
 def drawn(text: str) -> str:
