@@ -11,6 +11,7 @@ import importlib.util
 import json
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from typing import Any
 import anyio
 import mcp
 from anyio.to_thread import run_sync
-from contract_server import ARGUMENTS, V2, answer_of, build, schema
+from contract_server import ARGUMENTS, V2, answer_of, build, schema, sdk_error
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.errors import GraphInterrupt
@@ -33,7 +34,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mcp_policy_middleware import Guard, Policy, Telemetry, ToolCall, ToolDenied, parse_policy
+from mcp_policy_middleware import Guard, Outcome, Policy, Telemetry, ToolCall, ToolDenied, parse_policy
 from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, PolicyMiddleware, guard_tool, guard_tools
 from mcp_policy_middleware.adapters.langgraph import policy_tool_node, tool_node_wrappers
 from mcp_policy_middleware.adapters.mcp import (
@@ -111,8 +112,9 @@ class Bench:
     def used(self, tool: str = "look", **identity: Any) -> int:
         """How much of the tool's counter is charged."""
         call = ToolCall(tool, {"amount": 1} if tool == "pay" else {}, **{"server": "stripe", **identity})
-        reservation = self.store.peek(self.guard.explain(call).charges, self.clock().timestamp())
-        return int(reservation.used[0] // 1_000_000)
+        (charge,) = self.guard.explain(call).charges
+        totals = {each.key: each.used for each in self.store.counters(self.clock().timestamp())}
+        return int(totals.get(charge.key, 0) // 1_000_000)
 
     def decisions(self) -> list[tuple[str, str]]:
         """Tool and reason of every decision that has a span."""
@@ -266,6 +268,8 @@ class Line:
         group = self.setup.session == "group"
         if self.setup.session == "client" or (group and name in self.client.tools):  # a group does not know hidden ones
             return await self.client.call_tool(name, arguments)
+        if self.setup.session == "fastmcp":
+            return await self.client.call_tool_mcp(name, arguments)
         return await self.session.call_tool(name, arguments)
 
     # the LangChain side
@@ -288,7 +292,9 @@ class Line:
             interceptors: list[Any] = [mine] if self.has("interceptor") else []
             return await load_mcp_tools(self.session, tool_interceptors=interceptors, server_name=self.server)
         if self.setup.tools == "bridge":
-            from langchain.mcp.tools import as_langchain_tool
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `langchain.mcp` says that it is in beta
+                from langchain.mcp.tools import as_langchain_tool
 
             return [await as_langchain_tool(tool, self.client) for tool in await self.client.list_tools()]
         return [self._tool(name) for name in ARGUMENTS]
@@ -377,7 +383,7 @@ class Line:
         if not self.has("caller"):
             return await self._one(name, arguments, way)
         call = ToolCall(name, arguments, server=self.server)
-        return await self.bench.guard.arun(call, lambda: self._one(name, arguments, way))
+        return await self.bench.guard.arun(call, lambda: self._one(name, arguments, way), _outcome)
 
     async def _one(self, name: str, arguments: dict[str, Any], way: str) -> Any:
         if self.setup.front is None:
@@ -442,6 +448,12 @@ class Line:
         return [tool.name for tool in (await listing.list_tools()).tools]
 
 
+def _outcome(ended: Any) -> Outcome:
+    """An application that knows MCP's errors."""
+    refused = isinstance(ended, type(sdk_error(0))) and ended.error.code == -32602
+    return Outcome.REJECTED if refused else Outcome.RETURNED
+
+
 def fastmcp_client(bench: Bench) -> Any:
     """The client beneath `langchain.mcp`, on memory streams."""
     from fastmcp import Client
@@ -490,7 +502,7 @@ SETUPS = [
 ]
 if V2:
     SETUPS.append(setup("client", "client", session="client", lists=True))
-    SETUPS.append(setup("client of fastmcp", "client", front="tool", tools="bridge", session="fastmcp"))
+    SETUPS.append(setup("client of fastmcp", "client", session="fastmcp", lists=True))
 if ADAPTERS_BRIDGE:
     SETUPS.append(setup("interceptor", "interceptor", front="node", tools="bridge"))
 
@@ -506,6 +518,9 @@ PLACES: list[dict[str, dict[str, Any]]] = [
 ]
 """Where the guard can stand, from the outside in, and what that takes; of one row only one can be had."""
 
+LANGCHAIN = {"caller", "middleware", "tool node", "wrappers", "callback", "tool"}
+"""Those that need no MCP, and work without an event loop too."""
+
 
 def _pairs() -> list[Setup]:
     found = []
@@ -516,7 +531,8 @@ def _pairs() -> list[Setup]:
                     continue
                 mcp_alone = {outer, inner} <= {"caller", "install", "client", "group", "session"}
                 options = {"front": None if mcp_alone else "tool", "aborts": "callback" in (outer, inner)}
-                found.append(Setup(f"{outer} > {inner}", frozenset({outer, inner}), **(options | needs | also)))
+                made = Setup(f"{outer} > {inner}", frozenset({outer, inner}), **(options | needs | also))
+                found += [made, replace(made, tools="both")] if {outer, inner} <= LANGCHAIN else [made]
     return found
 
 

@@ -61,8 +61,8 @@ def answer_of(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def build(note: Note) -> Any:
-    """A low-level server that tells `note` of every call before it acts."""
+def build(note: Note, listed: Any = None) -> Any:
+    """A low-level server that tells `note` of every call before it acts; it lists its tools unless told otherwise."""
     inside = 0
 
     async def act(name: str, arguments: dict[str, Any]) -> Any:
@@ -81,7 +81,7 @@ def build(note: Note) -> Any:
         return types.CallToolResult.model_validate(wire, **({"by_name": False} if V2 else {}))
 
     key = "input_schema" if V2 else "inputSchema"
-    listed = types.ListToolsResult(tools=[types.Tool(name=name, **{key: schema(name)}) for name in ARGUMENTS])
+    listed = listed or types.ListToolsResult(tools=[types.Tool(name=name, **{key: schema(name)}) for name in ARGUMENTS])
     if V2:
 
         async def on_list(context: Any, params: Any) -> Any:
