@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import json
 import sys
-import time
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,7 +21,7 @@ from typing import Any
 import anyio
 import mcp
 from anyio.to_thread import run_sync
-from contract_server import ARGUMENTS, V2, answer_of, build, schema, sdk_error
+from contract_server import V2, build, sdk_error
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.errors import GraphInterrupt
@@ -33,6 +33,7 @@ from mcp_sessions import connected, is_error
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from plain_server import ARGUMENTS, Refused, result_of, schema
 
 from mcp_policy_middleware import Guard, Outcome, Policy, Telemetry, ToolCall, ToolDenied, parse_policy
 from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, PolicyMiddleware, guard_tool, guard_tools
@@ -53,7 +54,7 @@ from mcp_policy_middleware.testing import FakeToolCallingModel, FrozenClock
 ADAPTERS_BRIDGE = importlib.util.find_spec("langchain_mcp_adapters") is not None
 """Whether this is the world of langchain-mcp-adapters; in the other one the bridge is `langchain.mcp`."""
 
-SERVER = Path(__file__).parents[1] / "servers" / "contract_server.py"
+SERVER = Path(__file__).parents[1] / "servers" / "plain_server.py"
 NO = "ask a person to pay"
 Call = tuple[str, dict[str, Any]]
 
@@ -226,6 +227,8 @@ class Line:
         self.client: Any = None
         self.tools: dict[str, BaseTool] = {}
         self.offered: list[str] = []
+        self._inside: list[str] = []
+        self._both_threads, self._both_tasks = threading.Barrier(2), anyio.Event()
 
     def has(self, place: str) -> bool:
         return place in self.setup.guards
@@ -324,12 +327,11 @@ class Line:
         if name == "pause":
             raise GraphInterrupt((Interrupt(value="may I?", id="1"),))
         if name == "meet":
-            deadline = time.monotonic() + 10
-            while self._alone():
-                if time.monotonic() > deadline:
-                    raise TimeoutError("the other call did not come")
-                time.sleep(0.001)
-        wire = answer_of(name, arguments)
+            self._both_threads.wait(10)
+        try:
+            wire = result_of(name, arguments)
+        except Refused as refused:
+            raise sdk_error(refused.code) from None
         if wire["isError"]:
             raise ToolException(wire["content"][0]["text"])
         return wire["content"][0]["text"], wire.get("structuredContent")
@@ -345,14 +347,13 @@ class Line:
             await anyio.sleep_forever()
         if name == "meet":
             self.bench.note(name, arguments)
+            self._inside.append(name)
+            if len(self._inside) == 2:
+                self._both_tasks.set()
             with anyio.fail_after(10):
-                while self._alone():
-                    await anyio.sleep(0.001)
+                await self._both_tasks.wait()
             return "met", None
         return self._act(name, arguments)
-
-    def _alone(self) -> bool:
-        return self.bench.arrived().count("meet") < 2
 
     # calls
 
@@ -529,10 +530,15 @@ def _pairs() -> list[Setup]:
             for inner, also in ((key, value) for below in PLACES[index + 1 :] for key, value in below.items()):
                 if outer == "caller" and also.get("front"):  # one call around a turn of a model is not the same call
                     continue
-                mcp_alone = {outer, inner} <= {"caller", "install", "client", "group", "session"}
-                options = {"front": None if mcp_alone else "tool", "aborts": "callback" in (outer, inner)}
+                tooled = bool({outer, inner} & (LANGCHAIN - {"caller"} | {"interceptor"}))
+                options = {"front": "tool" if tooled else None, "aborts": "callback" in (outer, inner)}
+                options["tools"] = "bridge" if ADAPTERS_BRIDGE else "mcp"
                 made = Setup(f"{outer} > {inner}", frozenset({outer, inner}), **(options | needs | also))
-                found += [made, replace(made, tools="both")] if {outer, inner} <= LANGCHAIN else [made]
+                found.append(made)
+                if {outer, inner} <= LANGCHAIN:
+                    found.append(replace(made, tools="both"))
+                if tooled and inner == "client":
+                    found.append(replace(made, tools="bridge", session="fastmcp"))
     return found
 
 
