@@ -201,13 +201,13 @@ class Setup:
         return replace(self, guards=frozenset())
 
     @asynccontextmanager
-    async def opened(self, bench: Bench, server: str = "stripe") -> AsyncIterator[Line]:
-        """A fresh stack on the bench; the application calls the server by that name."""
+    async def opened(self, bench: Bench, server: str = "stripe", beneath: str | None = None) -> AsyncIterator[Line]:
+        """A fresh stack on the bench; the application calls the server by that name, or the session by another."""
         async with AsyncExitStack() as stack:
-            line = Line(self, bench, server)
+            line = Line(self, bench, server, beneath or server)
             if "install" in self.guards:
                 stack.enter_context(install(bench.guard, identity_of=bench.identity_of))
-                stack.enter_context(named(server))
+                stack.enter_context(named(line.beneath))
             if not self.local:
                 await line.connect(stack)
             if self.front is not None:
@@ -218,11 +218,14 @@ class Setup:
 class Line:
     """An open stack: calls go in at its top."""
 
-    def __init__(self, setup: Setup, bench: Bench, server: str) -> None:
+    sends: Callable[[str, dict[str, Any]], Call] = staticmethod(lambda name, arguments: (name, arguments))
+    """What a tool that calls a session by hand makes of a call."""
+
+    def __init__(self, setup: Setup, bench: Bench, server: str, beneath: str) -> None:
         self.setup = setup
         self.bench = bench
         self.options: dict[str, Any] = {"server": server, "identity_of": bench.identity_of}
-        self.server = server
+        self.server, self.beneath = server, beneath
         self.session: Any = None
         self.client: Any = None
         self.tools: dict[str, BaseTool] = {}
@@ -238,16 +241,17 @@ class Line:
     async def connect(self, stack: AsyncExitStack) -> None:
         """Open the session of the setup's kind."""
         bench, guard, kind = self.bench, self.bench.guard, self.setup.session
+        options = {**self.options, "server": self.beneath}
         if kind == "client":
             self.client = mcp.Client(build(bench.note))
             if self.has("client"):
-                guard_client(self.client, guard, **self.options)
+                guard_client(self.client, guard, **options)
             await stack.enter_async_context(self.client)
             self.session = self.client.session
         elif kind == "fastmcp":
             self.client = fastmcp_client(bench)
             if self.has("client"):
-                guard_client(self.client, guard, **self.options)
+                guard_client(self.client, guard, **options)
             await stack.enter_async_context(self.client)
             self.session = self.client.session
         elif kind == "stdio":
@@ -258,11 +262,11 @@ class Line:
         else:
             self.session = await stack.enter_async_context(connected(build(bench.note)))
         if self.has("session"):
-            guard_session(self.session, guard, **self.options)
+            guard_session(self.session, guard, **options)
         if kind == "group":
             self.client = ClientSessionGroup()
             if self.has("group"):
-                name = self.server
+                name = self.beneath
                 guard_group(self.client, guard, server_of=lambda info: name, identity_of=bench.identity_of)
             await self.client.connect_with_session(types.Implementation(name="x", version="1"), self.session)
 
@@ -338,7 +342,7 @@ class Line:
 
     async def _aact(self, name: str, arguments: dict[str, Any]) -> Any:
         if not self.setup.local:
-            result = await self.send(name, arguments)
+            result = await self.send(*self.sends(name, arguments))
             if is_error(result):
                 raise ToolException(result.content[0].text)
             return result.content[0].text, None
@@ -519,6 +523,7 @@ PLACES: list[dict[str, dict[str, Any]]] = [
 ]
 """Where the guard can stand, from the outside in, and what that takes; of one row only one can be had."""
 
+SESSIONS = {"install", "client", "group", "session"}
 LANGCHAIN = {"caller", "middleware", "tool node", "wrappers", "callback", "tool"}
 """Those that need no MCP, and work without an event loop too."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ pytest.importorskip("mcp")
 pytest.importorskip("langchain")
 
 import anyio
-from contract_adapters import NO, PAIRS, SETUPS, Answer, Bench, Line, Setup, policy
+from contract_adapters import NO, PAIRS, SESSIONS, SETUPS, Answer, Bench, Line, Setup, policy
 
 from mcp_policy_middleware import Reason, StoreError, ToolDenied
 from mcp_policy_middleware.stores import MemoryStore
@@ -24,6 +25,11 @@ EVERY_WAY = pytest.mark.parametrize(("setup", "way"), WAYS)
 LOCAL_WAYS = [one for one in WAYS if one.values[0].local]  # type: ignore[union-attr]
 CANCELLED = [each for each in SETUPS if each.tools != "sync"]  # a thread cannot be cancelled
 STACKS = [pytest.param(each, way, id=f"{each.name}, {each.tools}, {way}") for each in PAIRS for way in each.ways]
+OVER_SESSIONS = [
+    replace(each, tools="mcp")
+    for each in PAIRS
+    if each.front and each.session != "fastmcp" and each.guards & SESSIONS and "interceptor" not in each.guards
+]
 CANARY = "canary-7f3a"
 
 
@@ -412,3 +418,39 @@ def test_two_layers_of_one_guard_decide_a_call_once(setup: Setup, way: str, tmp_
 
     use(setup, bench, work)
     assert bench.arrived() == ["pay", "meet", "meet", "reject"]
+
+
+@pytest.mark.parametrize("setup", OVER_SESSIONS, ids=lambda each: each.name)
+def test_an_inner_layer_decides_what_it_sees(setup: Setup, tmp_path: Path) -> None:
+    """A-2: a tool that sends other arguments is checked again under one charge; another tool is another call."""
+    bench = Bench(tmp_path)
+
+    async def work(line: Line) -> None:
+        line.sends = lambda name, arguments: ("pay", {"amount": 50})
+        answer = await line.call("pay", {"amount": 1})
+        assert (answer.is_error, answer.text) == (True, f"[POLICY DENIED] {NO}")
+        assert (bench.arrived(), bench.used()) == ([], 0)
+        assert bench.decisions() == [("pay", "allowed"), ("pay", "requirement_unmet")]
+        line.sends = lambda name, arguments: ("pay", {"amount": 2})
+        assert not (await line.call("pay", {"amount": 1})).is_error
+        assert (bench.used(), bench.decisions()[2:]) == (1, [("pay", "allowed")])
+        line.sends = lambda name, arguments: ("look", {})
+        assert not (await line.call("pay", {"amount": 1})).is_error
+        assert (bench.used(), bench.decisions()[3:]) == (3, [("pay", "allowed"), ("look", "allowed")])
+
+    use(setup, bench, work)
+    assert bench.arrived() == ["pay", "look"]
+
+
+@pytest.mark.parametrize("setup", OVER_SESSIONS, ids=lambda each: each.name)
+def test_another_server_beneath_is_another_call(setup: Setup, tmp_path: Path) -> None:
+    """Architecture 2: a decision for one server is none for a tool of the same name at another."""
+    bench = Bench(tmp_path, {"stripe": policy(), "shop": policy(1)})
+
+    async def work(line: Line) -> None:
+        assert not (await line.call("look")).is_error
+        assert (bench.used(), bench.used(server="shop")) == (1, 1)
+        assert (await line.call("look")).is_error
+
+    use(setup, bench, work, beneath="shop")
+    assert (bench.arrived(), bench.used(server="shop")) == (["look"], 1)
