@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks drift clean
 
 FUZZ_SECONDS ?= 600
 
@@ -58,6 +58,9 @@ example-agentcore: $(VENVS)/agentcore/ready  ## Run the policy generation exampl
 
 frameworks:  ## Try the guard in other people's agent frameworks, each in its own environment under .frameworks/ (4 GB)
 	$(PYTHON) frameworks/run.py
+
+drift:  ## Run the adapter suite on the oldest and the newest supported versions, each in its own environment under .drift/ (2 GB)
+	$(PYTHON) drift/run.py $(DRIFT)
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'
