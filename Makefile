@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers drift clean
 
 FUZZ_SECONDS ?= 600
 
@@ -61,6 +61,9 @@ frameworks:  ## Try the guard in other people's agent frameworks, each in its ow
 
 peers: $(VENVS)/peers1/ready $(VENVS)/peers2/ready  ## Run the tests of mcp, LangChain and LangGraph with a guard under them
 	$(VENVS)/peers2/bin/python peers/run.py --mcp1 $(VENVS)/peers1/bin/python --mcp2 $(VENVS)/peers2/bin/python $(PEERS)
+
+drift:  ## Run the adapter suite on the oldest and the newest supported versions, each in its own environment under .drift/ (2 GB)
+	$(PYTHON) drift/run.py $(DRIFT)
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'

@@ -12,7 +12,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis_server import RedisServer, server
 
-WORLDS = {"mcp1": ("1.", "langchain-mcp-adapters"), "mcp2": ("2.", "fastmcp")}
+WORLDS = {
+    "mcp1": ("1.", "langchain-mcp-adapters"),
+    "mcp2": ("2.", "fastmcp"),
+    "graph": ("1.", "langgraph-prebuilt"),  # LangGraph without LangChain, and without a bridge to MCP
+}
+"""A world's line of mcp, and a package that it must have."""
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("few", max_examples=300, deadline=None, suppress_health_check=SLOW)
@@ -31,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     world = config.getoption("--world")
     if world is None:
         return
-    major, bridge = WORLDS[world]
+    major, package = WORLDS[world]
     try:
-        found, _ = version("mcp"), version(bridge)
+        found, _ = version("mcp"), version(package)
     except PackageNotFoundError as error:
         raise pytest.UsageError(f"world {world} needs {error.name}") from None
     if not found.startswith(major):
