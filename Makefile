@@ -82,4 +82,4 @@ $(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz peers1 p
 	touch $@
 
 clean:  ## Remove the environments and caches
-	rm -rf $(VENVS) .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENVS) .drift .frameworks .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
