@@ -69,7 +69,6 @@ def decide(
             a counter denies all the same.
     """
     plan: Plan | None = None
-    kind: str | None = None
     try:
         if suspended is not None:
             message = f"all calls are suspended: {suspended}"
@@ -116,14 +115,18 @@ def decide(
                 except StoreError as error:
                     if not lenient:
                         raise
-                    _LOG.warning("a call is allowed without its limits, as `on_store_failure` says: %s", error)
-                    kind = StoreError.__name__
+                    if approval is None:
+                        _LOG.warning("a call is allowed without its limits, as `on_store_failure` says: %s", error)
+                        uncounted = _ALLOWED, "", "its limits were not checked: the counter store cannot answer"
+                        kind = StoreError.__name__
+                        return Decision(
+                            call, grant, session, *uncounted, enforced, policy, None, None, charges, kind, held
+                        )
             reservation = held
         if approval is not None:
             return Decision(call, grant, session, *approval, enforced, policy, None, None, charges)
-        text = "" if kind is None else "its limits were not checked: the counter store cannot answer"
         return Decision(
-            call, grant, session, _ALLOWED, "", text, enforced, policy, None, None, charges, kind, reservation
+            call, grant, session, _ALLOWED, "", "", enforced, policy, None, None, charges, None, reservation
         )
     except Exception as error:  # whatever goes wrong in here, the call is not made
         return _failed(call, grant, session, policy, plan, error)
