@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from .calls import Outcome
-from .charges import Reservation
+from .charges import Refusal, Reservation
 from .engine import Peek, Reserve
 from .errors import PolicyError
 from .stores.base import Store
@@ -21,8 +21,10 @@ __all__ = [
     "Proceed",
     "Release",
     "aanswer",
+    "alook",
     "answer",
     "is_lenient",
+    "look",
     "outcome",
     "outcome_of_any",
     "unwrapped",
@@ -53,6 +55,22 @@ class Release:
 
 
 PROCEED: Final = Proceed()
+
+
+def look(store: Store, now: Callable[[], float], request: Any) -> Any:
+    """A store's answer to whoever only looks; what was not taken is not to be given back."""
+    return _looked_at(store.peek(request.charges, now()))
+
+
+async def alook(store: Store, now: Callable[[], float], request: Any) -> Any:
+    """`look` for async callers."""
+    return _looked_at(await store.apeek(request.charges, now()))
+
+
+def _looked_at(found: Reservation | Refusal) -> Reservation | Refusal:
+    if isinstance(found, Reservation):
+        found.released = True
+    return found
 
 
 def answer(store: Store, now: Callable[[], float], request: Any) -> Any:

@@ -20,8 +20,10 @@ from .answers import (
     Proceed,
     Release,
     aanswer,
+    alook,
     answer,
     is_lenient,
+    look,
     outcome,
     outcome_of_any,
     unwrapped,
@@ -89,8 +91,8 @@ class Guard:
         now = seconds_of(clock)
         self._answer = partial(answer, self._store, now)
         self._aanswer = partial(aanswer, self._store, now)
-        self._look = lambda request: self._store.peek(request.charges, now())
-        self._alook = lambda request: self._store.apeek(request.charges, now())
+        self._look = partial(look, self._store, now)
+        self._alook = partial(alook, self._store, now)
         self._telemetry = Telemetry() if telemetry is None or telemetry is True else telemetry or None
         self._recording = self._telemetry.recording if self._telemetry else bool  # which is False
         self._lenient = is_lenient(on_store_failure)
@@ -181,13 +183,7 @@ class Guard:
         return unwrapped(await adrive(self._passage(call, outcome_of, layer), reply_to))  # type: ignore[no-any-return]
 
     def visible(self, tools: Iterable[T], *, server: ServerName = None, grant: str | None = None) -> list[T]:
-        """The tools of a list that are not hidden, in the same order.
-
-        Args:
-            tools: Names, or objects with a `name`.
-            server: Whose tools they are.
-            grant: For whom the list is; left out, the guard's.
-        """
+        """The tools of a list, names or objects with a `name`, that are not hidden from a grant, in the same order."""
         return self._selection.visible(tools, server, self.grant if grant is None else grant)
 
     def suspend(self, reason: str) -> None:
@@ -257,7 +253,7 @@ class Guard:
         """One guarded call, as one layer sees it."""
         around = current(self)
         if around is not None and around.accepts(call, layer):
-            return (yield from self._inner_passage(call, around))
+            return (yield from self._inner_passage(call, outcome_of, around))
         decision = yield from self._recorded(call)
         if not decision.allowed:
             raise ToolDenied(decision)
@@ -268,10 +264,10 @@ class Guard:
         finally:
             CURRENT.reset(token)
             handover.settled = True
-        yield from settle(decision, outcome(outcome_of, ended))
+        yield from settle(decision, handover.told or outcome(outcome_of, ended))
         return ended
 
-    def _inner_passage(self, call: ToolCall, around: Handover) -> Generator[Any, Any, Ended]:
+    def _inner_passage(self, call: ToolCall, outcome_of: OutcomeOf, around: Handover) -> Generator[Any, Any, Ended]:
         """The same call seen deeper: decided on what is seen here, with the one reservation.
 
         A layer that agrees with the outer one makes no second span.
@@ -297,4 +293,6 @@ class Guard:
             yield from settle(outer, Outcome.NOT_SENT)
         if not decision.allowed:
             raise ToolDenied(decision)
-        return (yield PROCEED)  # type: ignore[no-any-return]
+        ended: Ended = yield PROCEED
+        around.tell(outcome(outcome_of, ended))
+        return ended

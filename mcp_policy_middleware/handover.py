@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
-from .calls import Decision, Layer, ToolCall
+from .calls import Decision, Layer, Outcome, ToolCall
 
 __all__ = ["Handover", "current", "hand_inwards"]
 
@@ -33,6 +33,7 @@ class Handover:
         settled: Whether the call is over.
         answered: Whether a server has answered an earlier round of the call: then nothing is given back for a
             later one that is not sent.
+        told: How the call failed, as the deepest layer saw it, before those around it made a message of the exception.
         seen: Who was told of the call and of what, for hooks that may stand twice in one place.
     """
 
@@ -42,6 +43,7 @@ class Handover:
     outer: Handover | None
     settled: bool = field(default=False)
     answered: bool = field(default=False, kw_only=True)
+    told: Outcome | None = field(default=None)
     seen: tuple[object, ...] | None = field(default=None)
 
     def concerns(self, call: ToolCall, layer: Layer) -> bool:
@@ -64,11 +66,17 @@ class Handover:
             self.layer = layer
             return True
 
+    def tell(self, outcome: Outcome) -> None:
+        """Say how the call failed, if it did; the deepest layer says it first, and it counts."""
+        if self.told is None and outcome in (Outcome.UNKNOWN, Outcome.REJECTED):
+            self.told = outcome
+
     def withdraw(self, layer: Layer) -> None:
         """Let the innermost layer take the decision up again: what it sent was refused unread."""
         with _LOCK:
             if layer == self.layer:
                 self.layer = Layer(layer - 1)
+                self.told = None
 
     def close(self) -> None:
         """End a handover of `hand_inwards`, in whatever context: nothing takes the decision up any more."""

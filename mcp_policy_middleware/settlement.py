@@ -16,6 +16,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 def settle(decision: Decision, outcome: Outcome) -> Generator[Release, None, None]:
     """Keep a charge or give it back, once; what a store cannot give back is kept."""
+    outcome = Outcome(outcome)  # a name that is none is refused before the charge is touched
     reservation, decision.reservation = decision.reservation, None
     if reservation is not None and outcome is Outcome.RETURNED_ERROR:
         reservation = reservation.on_success()

@@ -800,14 +800,17 @@ def test_an_inner_layer_keeps_what_is_held_where_the_store_fails() -> None:
 
     def inner() -> str:
         store.error = StoreError("down")
-        return guard.run(ToolCall("t", {"n": 5}), send, layer=Layer.SESSION)
+        return guard.run(ToolCall("t", {"n": 5}), send, not_sent, layer=Layer.SESSION)
+
+    def not_sent(_: object) -> Outcome:
+        return Outcome.NOT_SENT
 
     def send() -> str:
         store.error = None
         raise KeyError("not sent")
 
     with pytest.raises(KeyError):
-        guard.run(ToolCall("t", {"n": 7}), inner, lambda _: Outcome.NOT_SENT)
+        guard.run(ToolCall("t", {"n": 7}), inner, not_sent)
     assert guard.begin(ToolCall("t", {"n": 10})).allowed
 
 
@@ -1171,6 +1174,51 @@ def test_the_outermost_layer_settles_the_one_charge() -> None:
         layer=Layer.TOOL,
     )
     assert (stack.made, stack.used) == (["made"], 0)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "used"),
+    [
+        (Outcome.UNKNOWN, Outcome.RETURNED_ERROR, 1),
+        (Outcome.UNKNOWN, Outcome.REJECTED, 1),
+        (Outcome.REJECTED, Outcome.RETURNED_ERROR, 0),
+        (Outcome.REJECTED, Outcome.RETURNED, 0),
+        (Outcome.RETURNED, Outcome.RETURNED_ERROR, 0),
+        (Outcome.RETURNED_ERROR, Outcome.RETURNED, 1),
+    ],
+)
+def test_how_a_call_failed_is_told_by_the_deepest_layer(inner: Outcome, outer: Outcome, used: int) -> None:
+    """A framework may make a message of an exception: what the layer beneath saw of the failure settles the charge."""
+    limits = [limit("c", 9, charge_on="success")]
+    stack = Stack({"t": {"limits": limits}})
+    call = ToolCall("t", {})
+    stack.guard.run(
+        call,
+        lambda: stack.guard.run(call, stack.send, lambda _: inner, layer=Layer.TOOL),
+        lambda _: outer,
+        layer=Layer.MIDDLEWARE,
+    )
+    assert stack.used == used
+
+
+def test_what_was_only_looked_at_gives_nothing_back() -> None:
+    """Settling a decision of `explain` takes nothing off what others have charged."""
+    guard = guarded({"t": {"limits": [limit("c", 2)]}})
+    call = ToolCall("t", {})
+    assert guard.begin(call).allowed
+    guard.finish(guard.explain(call), Outcome.NOT_SENT)
+    assert admitted(guard, call, 5) == 1
+
+
+def test_an_outcome_that_is_none_leaves_the_charge_to_be_settled() -> None:
+    """A misspelt outcome is refused, and the right one still settles; its plain name will do."""
+    guard = guarded({"t": {"limits": [limit("c", 1)]}})
+    call = ToolCall("t", {})
+    decision = guard.begin(call)
+    with pytest.raises(ValueError, match="not sent"):
+        guard.finish(decision, "not sent")
+    guard.finish(decision, "not_sent")
+    assert guard.begin(call).allowed
 
 
 def test_a_deeper_layer_sees_the_context_of_the_call_around_it() -> None:

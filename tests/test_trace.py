@@ -190,6 +190,12 @@ def test_each_stage_can_decide(tool: str, arguments: Any, stage: int, rule: str,
     assert told.decision.rule == rule
 
 
+def test_an_action_asks_for_approval() -> None:
+    """An entry that always asks decides at stage 9."""
+    asking = compiled({"action": "require_approval"})
+    assert decided(traced(asking, {})) == [(9, "/tools/t/action", "true")]
+
+
 def test_no_policy_is_a_stage() -> None:
     """Without a policy, stage 2 decides."""
     assert decided(traced(None, {})) == [(2, "(no policy)", "true")]

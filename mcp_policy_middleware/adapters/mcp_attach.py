@@ -21,8 +21,8 @@ def attach(session: T, binding: Binding) -> T:
     guarded: Any = session
     known: Binding | None = vars(guarded).get("_policy_binding")
     if known is None:
+        guarded.__class__ = guarded_class(type(session))  # first: what has a binding is guarded
         vars(guarded)["_policy_binding"] = binding
-        guarded.__class__ = guarded_class(type(session))
     elif known != binding:
         raise PolicyError(f"the session is guarded already, as server {known.server!r}: guard each session once")
     return session

@@ -41,7 +41,7 @@ def guard_client(
 
     Raises:
         PolicyError: The client, or its session, is guarded already, by another guard or under another name.
-        TypeError: It has no `session` property.
+        TypeError: It has no `session` property, or that gives no `ClientSession`.
     """
     if not isinstance(getattr(type(client), "session", None), property):
         raise TypeError(f"guard_client takes a client with a `session` property, not {type(client).__name__}")
@@ -49,10 +49,11 @@ def guard_client(
     guarded: Any = client
     known: Binding | None = vars(guarded).get("_policy_binding")
     if known is None:
-        if isinstance(session := _session_now(client), ClientSession):
-            attach(session, binding)
+        session = _session_now(client)
+        if session is not None:
+            attach(_checked(session), binding)
+        guarded.__class__ = _guarded_client_class(type(client))  # first: what has a binding is guarded
         vars(guarded)["_policy_binding"] = binding
-        guarded.__class__ = _guarded_client_class(type(client))
     elif known != binding:
         raise PolicyError(f"the client is guarded already, as server {known.server!r}: guard each client once")
     return client
@@ -87,8 +88,8 @@ def guard_group(
         raise PolicyError("the group is guarded already: guard each group once")
     if group.sessions:
         raise PolicyError("the group has connected already: guard it before it does")
-    vars(guarded)["_policy_settings"] = settings
     guarded.__class__ = _guarded_group_class(type(group))
+    vars(guarded)["_policy_settings"] = settings
     return group
 
 
@@ -99,12 +100,19 @@ def _session_now(client: Any) -> Any:
         return None
 
 
+def _checked(session: Any) -> Any:
+    """The session, which has the one method that every call goes through."""
+    if not isinstance(session, ClientSession):
+        raise TypeError(f"the client's session is no ClientSession but {type(session).__name__}: it cannot be guarded")
+    return session
+
+
 def _guarded_client_class(base: Any) -> Any:
     class Guarded(base):  # type: ignore[misc]  # the client's own class, whatever it is
         @property
         def session(self) -> Any:
             """The session of now, guarded."""
-            return attach(super().session, self._policy_binding)
+            return attach(_checked(super().session), self._policy_binding)
 
     return named_after(base, Guarded)
 

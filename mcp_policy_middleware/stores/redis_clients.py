@@ -124,6 +124,8 @@ class Clients:
         mine = self._by_loop.get(loop)
         if mine is None:
             with self._lock:
+                for ended in [one for one in self._by_loop if one.is_closed()]:  # its client would keep it alive
+                    del self._by_loop[ended]
                 mine = self._by_loop[loop] = _OfLoop(self._connected(redis.asyncio, AsyncRetry))
         return mine
 

@@ -302,6 +302,13 @@ def test_a_model_is_offered_nothing_that_is_hidden_or_denied_as_a_whole(way: str
     assert (ran, len(desk.decisions())) == ([], 1)
 
 
+def test_a_provider_s_tool_that_a_person_must_agree_to_is_withheld() -> None:
+    """Nobody is asked about a call that the provider makes, so the model is not offered it."""
+    desk = Desk({"version": "1", "default": "allow", "tools": {"web_search": {"action": "require_approval"}}})
+    _, model = act("sync", [], [pay_tool([]), *PROVIDED[:2]], [PolicyMiddleware(desk.guard)])
+    assert model.offered[0] == ["pay", "code_interpreter"]
+
+
 def test_shadow_mode_withholds_nothing() -> None:
     desk = Desk({**POLICY, "mode": "shadow"})
     _, model = act("sync", [], [pay_tool([]), pay_tool([], "secret"), *PROVIDED[:2]], [PolicyMiddleware(desk.guard)])

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from datetime import date
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -731,3 +732,23 @@ def test_an_unknown_name_is_no_missing_dependency() -> None:
 def test_testing_imports_no_framework() -> None:
     code = "import mcp_policy_middleware.testing, sys; print('langchain_core' in sys.modules)"
     assert run_python(code) == "False"
+
+
+def test_a_function_that_is_an_object_is_decided_too() -> None:
+    """A tool made of a partial function or a callable object has no undecided `func`."""
+    ran: list[Any] = []
+
+    class Amount(BaseModel):
+        amount: int
+
+    def pay(to: str, amount: int) -> str:
+        """Pay somebody."""
+        ran.append((to, amount))
+        return "paid"
+
+    made = StructuredTool(name="pay", description="Pay.", args_schema=Amount, func=partial(pay, "ann"))
+    guarded = guard_tool(made, Desk({"version": "1", "default": "deny"}).guard)
+    assert isinstance(guarded, StructuredTool)
+    with pytest.raises(ToolDenied):
+        guarded.func(amount=1)  # type: ignore[misc]
+    assert ran == []

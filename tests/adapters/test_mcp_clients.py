@@ -206,3 +206,47 @@ def test_a_group_is_guarded_before_it_connects() -> None:
                 guard_group(late, guard)
 
     anyio.run(main)
+
+
+def test_a_client_whose_session_is_none_of_the_sdk_is_not_taken_for_guarded() -> None:
+    """What cannot be guarded is refused where it is found, each time it is asked for."""
+
+    class Proxied:
+        inner: Any = None
+
+        @property
+        def session(self) -> Any:
+            if self.inner is None:
+                raise RuntimeError("not connected")
+            return self.inner
+
+    with_session = Proxied()
+    with_session.inner = object()
+    with pytest.raises(TypeError):
+        guard_client(with_session, Guard(POLICY))
+    later = guard_client(Proxied(), Guard(POLICY))
+    later.inner = object()
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            _ = later.session
+
+
+def test_a_session_that_could_not_be_guarded_is_not_taken_for_guarded() -> None:
+    """Where its class refuses, the second try fails as the first did, and the process-wide guard still sees to it."""
+
+    class Final(mcp.ClientSession):
+        def __init_subclass__(cls, **_: Any) -> None:
+            raise TypeError("no subclasses")
+
+    async def main() -> None:
+        reached: Reached = []
+        guard = Guard(POLICY)
+        async with connected(recording_server(reached), Final) as session:
+            for _ in range(2):
+                with pytest.raises(TypeError, match="no subclasses"):
+                    guard_session(session, guard)
+            with install(guard):
+                assert is_error(await session.call_tool("wipe", {}))
+        assert reached == []
+
+    anyio.run(main)

@@ -22,6 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 _STANDING: Final = frozenset(
     {Reason.HIDDEN, Reason.DEFAULT_DENY, Reason.NO_POLICY, Reason.SUSPENDED, Reason.DEFINITION_CHANGED}
 )
+_BY_ACTION: Final = frozenset({Reason.RULE_DENIED, Reason.APPROVAL_REQUIRED})
 _NOT_LAST: Final = (
     "`%s` is not the last middleware: one after it can change a call that was already decided, put it last in the list"
 )
@@ -130,5 +131,5 @@ def _provider_call(tool: dict[str, Any]) -> ToolCall:
 
 def _stands(decision: Decision) -> bool:
     """Whether a call was denied whatever its arguments are, by a rule about the tool as a whole."""
-    by_action = decision.reason is Reason.RULE_DENIED and decision.rule.endswith("/action")
+    by_action = decision.reason in _BY_ACTION and decision.rule.endswith("/action")
     return not decision.allowed and (by_action or decision.reason in _STANDING)

@@ -109,7 +109,7 @@ def _guarded(tool: BaseTool, binding: Binding) -> BaseTool:
     bodies = {}
     for field in ("func", "coroutine") if isinstance(tool, (StructuredTool, Tool)) else ():
         body = getattr(tool, field)
-        if inspect.isfunction(body) or inspect.ismethod(body):  # agents read hints of nothing else
+        if callable(body):
             parameters = Parameters.of_function(body, tool, injected)
             bodies[field] = _decided(binding, body, Step.BODY, parameters, awaited=field == "coroutine")
 
