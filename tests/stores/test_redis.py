@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -713,3 +714,16 @@ def test_valkey_runs_the_same_suite() -> None:
     """`conftest.py` adds it where it is installed; this tells where it is not."""
     if shutil.which("valkey-server") is None:
         pytest.skip("valkey-server is not installed: the contract was not run on it")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_clients_of_loops_that_ended_are_let_go(redis_server: RedisServer) -> None:
+    """An application that begins a loop for each request and closes nothing does not pile up connections."""
+    store = RedisStore(redis_server.url, tenant="loops")
+    store.init()
+    for _ in range(8):
+        asyncio.run(store.apeek((charge("k", 1),), NOON))
+        assert len(store._clients._by_loop) == 1
+    store.close()
+    del store
+    gc.collect()
