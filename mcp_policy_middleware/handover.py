@@ -64,6 +64,7 @@ class Handover:
             if not self.concerns(call, layer):
                 return False
             self.layer = layer
+            self.told = None  # it goes out again: how it failed before does not count
             return True
 
     def tell(self, outcome: Outcome) -> None:
@@ -76,7 +77,6 @@ class Handover:
         with _LOCK:
             if layer == self.layer:
                 self.layer = Layer(layer - 1)
-                self.told = None
 
     def close(self) -> None:
         """End a handover of `hand_inwards`, in whatever context: nothing takes the decision up any more."""
