@@ -120,7 +120,7 @@ def bare_redis(store: RedisStore, url: str, number: int) -> Callable[[], object]
     """The same script, asked for with arguments that are ready but for the reservation's id."""
     client = redis.Redis.from_url(url)
     request = store._request("take", None, "x", charges(number), 0.0)  # noqa: SLF001  just this is measured
-    digest = client.script_load(store._script)  # noqa: SLF001
+    digest = client.script_load(store._script)  # noqa: SLF001  likewise
     record, ids = request[2], count()
 
     def take() -> None:
@@ -142,7 +142,7 @@ def redis_server() -> Iterator[str | None]:
         port = free.getsockname()[1]
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen([program, *options, "--dir", folder], stdout=subprocess.DEVNULL)  # noqa: S603
+        server = subprocess.Popen([program, *options, "--dir", folder], stdout=subprocess.DEVNULL)  # noqa: S603  found on PATH
         try:
             client = redis.Redis(port=port)
             while True:
@@ -150,7 +150,9 @@ def redis_server() -> Iterator[str | None]:
                     client.ping()
                     break
                 except redis.ConnectionError:
-                    time.sleep(0.01)
+                    if server.poll() is not None:
+                        raise SystemExit(f"{program} ended with {server.returncode}") from None
+                    time.sleep(0.01)  # until it listens: nothing tells
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.kill()

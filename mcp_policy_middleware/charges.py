@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["MILLION", "Charge", "CounterTotal", "Refusal", "Reservation", "Window"]
+__all__ = ["MILLION", "Charge", "CounterTotal", "Refusal", "Reservation", "Window", "as_number", "left", "slid"]
 
 MILLION: Final = 1_000_000
 """Amounts are whole millionths (PL-5.3): a charge of 1 is 1,000,000."""
@@ -133,8 +133,20 @@ class CounterTotal:
 
     def counted(self, now: float, sliding: bool) -> int:
         """What counts against a limit at a moment, in millionths (PL-5.2)."""
-        if not sliding:
-            return self.used
-        length = (self.ends - self.starts) * MILLION
-        left = self.ends * MILLION - math.floor(now * MILLION)
-        return self.used - (-self.before * max(0, min(length, left)) // length)
+        return slid(self.used, self.before, self.starts, self.ends, now) if sliding else self.used
+
+
+def left(ends: int, now: float) -> int:
+    """Until a window ends, in millionths of a second."""
+    return ends * MILLION - math.floor(now * MILLION)
+
+
+def slid(used: int, before: int, starts: int, ends: int, now: float) -> int:
+    """A sliding window's total: its own, and of the one before it the part of this one that is left (PL-5.2)."""
+    length = (ends - starts) * MILLION
+    return used - (-before * max(0, min(length, left(ends, now))) // length)
+
+
+def as_number(millionths: int) -> int | float:
+    """An amount as authors write it."""
+    return millionths / MILLION if millionths % MILLION else millionths // MILLION

@@ -76,9 +76,10 @@ def policy_tool_node(
         PolicyError: A wrapper is among the options, where it would replace the policy's.
     """
     requests = Requests(guard, server, name_of, identity_of, server_of)
-    if mine := _both(requests).keys() & options.keys():
+    wrappers = _both(requests)
+    if mine := wrappers.keys() & options.keys():
         raise PolicyError(f"`{min(mine)}` is the policy's here: give your own to a `ToolNode` of guarded tools")
-    return ToolNode([_guarded(each, requests) for each in tools], **_both(requests), **options)
+    return ToolNode([_guarded(each, requests) for each in tools], **wrappers, **options)
 
 
 def _both(requests: Requests) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .identity import IdentityOf, identified_call
 from .mcp_rounds import OpenCall, OpenCalls, sent_again
 from .mcp_sdk import SdkError, asks_for_input, outcome_of, sdk_error, tool_call_params, tool_error, unwrapped_request
 
-__all__ = ["DECISION_KEY", "Binding", "PolicyDeniedError", "server_name"]
+__all__ = ["DECISION_KEY", "Binding", "PolicyDeniedError", "server_name", "shareable"]
 
 DECISION_KEY: Final = "io.github.mcp-policy-middleware/decision"
 """The `_meta` key under which a denied call's result carries its decision (A-1.9)."""
@@ -35,7 +35,7 @@ class PolicyDeniedError(SdkError):  # type: ignore[misc]  # the SDK's class goes
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
-        super().__init__(*sdk_error(DENIED_CODE, decision.text, _shareable(decision)))
+        super().__init__(*sdk_error(DENIED_CODE, decision.text, shareable(decision)))
 
 
 @dataclass(slots=True)
@@ -148,12 +148,12 @@ def server_name(name: str | None) -> ServerName:
 
 
 def _denial(decision: Decision, result_type: Any) -> Any:
-    result = tool_error(result_type, decision.text, {DECISION_KEY: _shareable(decision)})
+    result = tool_error(result_type, decision.text, {DECISION_KEY: shareable(decision)})
     if result is None:
         raise PolicyDeniedError(decision)
     return result
 
 
-def _shareable(decision: Decision) -> dict[str, Any]:
+def shareable(decision: Decision) -> dict[str, Any]:
     """PL-6.2 without the message: several frameworks show `_meta` to the model."""
     return {key: value for key, value in decision.as_dict().items() if key != "message"}

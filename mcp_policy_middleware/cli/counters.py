@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..calls import UNNAMED
-from ..charges import MILLION, CounterTotal
+from ..charges import CounterTotal, as_number
 from ..engine.keys import read_key
 from ..errors import PolicyError
 from ..stores import Store
@@ -158,15 +158,11 @@ def _row(total: CounterTotal, now: float) -> _Row:
     return _Row(
         **({name: _plain(getattr(key, name, None)) for name in ("grant", "server", "session", "window", "scope")}),
         counter=key.counter if key else total.key,
-        used=_number(total.counted(now, sliding=key is not None and key.algorithm == "sliding")),
-        max=_number(total.limit),
+        used=as_number(total.counted(now, sliding=key is not None and key.algorithm == "sliding")),
+        max=as_number(total.limit),
         resets_at=f"{datetime.fromtimestamp(total.ends, UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
 
 
 def _plain(value: Any) -> Any:
     return value.value if value is UNNAMED else value
-
-
-def _number(millionths: int) -> float:
-    return millionths / MILLION if millionths % MILLION else millionths // MILLION

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..calls import Decision, Reason
-from ..charges import MILLION, Charge, Reservation
+from ..charges import MILLION, Charge, Reservation, as_number
 from ..policy.model import MAX_TOTAL
 from .compiler import Plan
 from .limits import CompiledLimit
@@ -52,17 +52,13 @@ def counters_around(
             counter=f"{decision.call.tool}_rate" if limit.counter is None else limit.counter,
             window=limit.window_name,
             scope=limit.scope,
-            before=_number(used),
-            after=None if added is None else _number(used + added),
-            max=_number(charge.limit),
-            charge=_number(limit.amount) if isinstance(limit.amount, int) else source(limit),
+            before=as_number(used),
+            after=None if added is None else as_number(used + added),
+            max=as_number(charge.limit),
+            charge=as_number(limit.amount) if isinstance(limit.amount, int) else source(limit),
         )
 
 
 def source(limit: CompiledLimit) -> str:
     """The path of the argument that says what a call charges."""
     return limit.source if limit.source.startswith("args[") else f"args.{limit.source}"
-
-
-def _number(millionths: int) -> int | float:
-    return millionths / MILLION if millionths % MILLION else millionths // MILLION

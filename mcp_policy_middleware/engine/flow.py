@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from ..calls import UNNAMED, Decision, Reason, ToolCall, Unreadable, shown
-from ..charges import MILLION, Charge, Refusal, Reservation
+from ..charges import Charge, Refusal, Reservation, as_number
 from ..errors import StoreError
 from .compiler import CompiledPolicy, Plan
 from .conditions import Scene
@@ -163,8 +163,7 @@ def _totals(plan: Plan, counted: Answer) -> dict[str, Any]:
     """What counters read before anything is reserved, as numbers."""
     if isinstance(counted, Refusal):
         raise TypeError("a store refused to be looked at")
-    totals = (used / MILLION if used % MILLION else used // MILLION for used in counted.used)
-    return dict(zip(plan.reads, totals, strict=True))
+    return dict(zip(plan.reads, map(as_number, counted.used), strict=True))
 
 
 def _broken_rule(plan: Plan, arguments: dict[str, Any], scene: Scene | None) -> Denial | None:

@@ -5,13 +5,12 @@ A store brings the cells, one transaction at a time, and whatever makes a transa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..charges import MILLION, Charge, CounterTotal, Refusal, Reservation
+from ..charges import MILLION, Charge, CounterTotal, Refusal, Reservation, left, slid
 
-__all__ = ["Cell", "Ledger", "left", "refusal", "totals"]
+__all__ = ["Cell", "Ledger", "refusal", "totals"]
 
 
 @dataclass(slots=True)
@@ -34,8 +33,7 @@ class Cell:
         """What counts against a limit now (PL-5.2)."""
         if not charge.sliding or not self.before:
             return self.used
-        length = (self.ends - self.starts) * MILLION
-        return self.used - (-self.before * min(length, left(self.ends, now)) // length)
+        return slid(self.used, self.before, self.starts, self.ends, now)
 
     def roll(self, charge: Charge, now: float) -> None:
         """Move to the window of `now`; what was charged in the one just before it is kept for sliding windows."""
@@ -149,8 +147,3 @@ def totals(cells: Iterable[tuple[str, Cell]], now: float) -> list[CounterTotal]:
         for key, cell in sorted(cells, key=lambda one: one[0])
         if cell.counts_until > now
     ]
-
-
-def left(ends: int, now: float) -> int:
-    """Until a window ends, in millionths of a second."""
-    return ends * MILLION - math.floor(now * MILLION)

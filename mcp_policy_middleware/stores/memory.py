@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from ..charges import Charge, CounterTotal, Refusal, Reservation
+from ..charges import Charge, CounterTotal, Refusal, Reservation, left
 from .base import Store
-from .ledger import Cell, Ledger, left, refusal, totals
+from .ledger import Cell, Ledger, refusal, totals
 
 __all__ = ["MemoryStore"]
 

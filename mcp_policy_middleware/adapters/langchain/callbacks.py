@@ -94,12 +94,12 @@ class PolicyCallbackHandler(BaseCallbackHandler):
             raise TypeError(f"`{cls.__name__}` could let calls pass undecided: leave {kept} as they are, and not async")
 
     @property
-    def raise_error(self) -> bool:  # type: ignore[override]
+    def raise_error(self) -> bool:  # type: ignore[override]  # a plain attribute there, which anybody could set
         """Whether LangChain lets a denial through; not to be changed, as it would then let the call through."""
         return self._enforces
 
     @property
-    def run_inline(self) -> bool:  # type: ignore[override]
+    def run_inline(self) -> bool:  # type: ignore[override]  # likewise
         """Whether it runs in the caller's own context, in which a decision can be handed inwards."""
         return self._enforces
 

@@ -15,7 +15,7 @@ from ...calls import UNNAMED, Decision, Layer, Outcome, ServerName, ToolCall, Un
 from ...errors import ToolDenied
 from ...guard import Guard
 from ..identity import identified_call
-from ..mcp import DECISION_KEY
+from ..mcp_calls import DECISION_KEY, shareable
 from ..mcp_sdk import outcome_of as outcome_of_mcp
 from ..mcp_sdk import tool_error
 from .answers import denial_message, outcome_of
@@ -118,8 +118,7 @@ def _answer(decision: Decision, request: Any) -> ToolMessage | CallToolResult:
     runtime = _runtime(request)
     if runtime is not None and runtime.tool_call_id:
         return denial_message(decision, _asked_name(runtime) or request.name, runtime.tool_call_id)
-    shareable = {key: value for key, value in decision.as_dict().items() if key != "message"}
-    result: CallToolResult = tool_error(CallToolResult, decision.text, {DECISION_KEY: shareable})
+    result: CallToolResult = tool_error(CallToolResult, decision.text, {DECISION_KEY: shareable(decision)})
     return result
 
 
