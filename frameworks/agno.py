@@ -34,7 +34,7 @@ class Scripted(Model):
         return ModelResponse(role="assistant", tool_calls=[{"id": "1", "type": "function", "function": function}])
 
     def _unused(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError
+        raise NotImplementedError  # the base class asks for these, and the trial's agent does not
 
     invoke = invoke_stream = ainvoke_stream = _unused
     _parse_provider_response = _parse_provider_response_delta = _unused

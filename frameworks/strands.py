@@ -43,7 +43,7 @@ class Scripted(Model):
 
     async def structured_output(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
         """Not asked for."""
-        raise NotImplementedError
+        raise NotImplementedError  # the base class asks for it, and the trial's agent does not
         yield
 
 
