@@ -120,7 +120,7 @@ def bare_redis(store: RedisStore, url: str, number: int) -> Callable[[], object]
     """The same script, asked for with arguments that are ready but for the reservation's id."""
     client = redis.Redis.from_url(url)
     request = store._request("take", None, "x", charges(number), 0.0)  # noqa: SLF001  just this is measured
-    digest = client.script_load(store._script)  # noqa: SLF001  likewise
+    digest = client.script_load(store._script.text)  # noqa: SLF001  likewise
     record, ids = request[2], count()
 
     def take() -> None:

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clock": VALUES,
     "policy": {*VALUES, "policy"},
     "engine": {*VALUES, "policy", "engine"},
-    "stores": {*VALUES, "stores"},
+    "backends": {*VALUES, "backends"},
+    "stores": {*VALUES, "backends", "stores"},
     "telemetry": VALUES,
     **{ring: {*VALUES, *RINGS, "policy", "engine", "stores", "telemetry"} for ring in RINGS},
     "": {*VALUES, "policy", "guard", "telemetry"},
@@ -43,10 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LAZILY = {("testing", "adapters")}  # inside a function only
 BACKENDS = {
+    "backends.redis_clients": "redis",
+    "backends.redis_server": "redis",
+    "backends.sqlite_contents": "sqlite3",
+    "backends.sqlite_file": "sqlite3",
     "stores.sqlite": "sqlite3",
-    "stores.sqlite_file": "sqlite3",
-    "stores.redis": "redis",
-    "stores.redis_clients": "redis",
 }
 """Modules that are loaded when their store is asked for, and what they may import at the top."""
 

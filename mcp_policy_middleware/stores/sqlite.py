@@ -1,35 +1,48 @@
 """Counters in a SQLite file, shared by the processes of one machine; what was acknowledged survives them.
 
 Each operation is one `BEGIN IMMEDIATE` transaction: it loads the cells it needs, lets the ledger charge them, and
-writes them back. Nobody waits inside SQLite: a locked file is tried again until the time is up, and async callers
-leave their event loop free in between.
+writes them back.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
-import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
+from ..backends.sqlite_contents import Contents
+from ..backends.sqlite_file import SQLiteFile
 from ..charges import Charge, CounterTotal, Refusal, Reservation
-from ..errors import PolicyError, StoreError
-from ..steps import adrive, drive
 from .base import Store
 from .ledger import Cell, Ledger, totals
-from .sqlite_file import CounterFile, is_locked
-from .waiting import sleep
 
 __all__ = ["SQLiteStore"]
 
-T = TypeVar("T")
+_CONTENTS: Final = Contents(
+    noun="counters",
+    in_memory="MemoryStore",
+    application=0x6D63_7070,  # `mcpp`
+    version=1,
+    schema=(
+        """CREATE TABLE counters (
+            key TEXT NOT NULL PRIMARY KEY,
+            starts INTEGER NOT NULL,
+            ends INTEGER NOT NULL,
+            counts_until INTEGER NOT NULL,
+            used INTEGER NOT NULL,
+            before INTEGER NOT NULL,
+            ceiling INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX counters_by_end ON counters (counts_until)",
+        "CREATE TABLE swept (until REAL NOT NULL)",
+        "INSERT INTO swept VALUES (0)",
+    ),
+)
+"""Times in seconds since the Unix epoch, amounts in millionths; `swept` has one row, when closed windows were last
+forgotten."""
 
-_FIRST_WAIT: Final = 0.000_2
-_LONGEST_WAIT: Final = 0.005
-_OPENING: Final = 5.0
 _SWEEP_EVERY: Final = 256  # windows begun
 _SWEEP_AT_MOST: Final = 1_024  # rows
 
@@ -54,76 +67,70 @@ class SQLiteStore(Store):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 0.25, fsync: bool = False) -> None:
-        name = os.fsdecode(path)
-        if not name or name == ":memory:":
-            raise PolicyError("a SQLite store needs a file: name one, or use `MemoryStore`")
-        self.path = os.path.abspath(name)  # noqa: PTH100  as it is now, wherever the process goes later
-        self._timeout = timeout
-        self._file = CounterFile(self.path, fsync)
+        self._file = SQLiteFile(path, _CONTENTS, timeout=timeout, fsync=fsync)
+        self.path = self._file.path
         self._begun = _SWEEP_EVERY  # windows since the last sweep; the first one sweeps what others left
         self._selects = {1: f"{_SELECT} WHERE key = ?"}
-        self._run(lambda file: file.create(), max(_OPENING, timeout))
 
     def peek(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """What `reserve` would answer now; takes nothing."""
-        return self._run(partial(self._peek, charges, now))
+        return self._file.run(partial(self._peek, charges, now))
 
     def reserve(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """Take all the charges, or none and name the first that did not fit."""
-        return self._run(partial(self._replace, None, charges, now))
+        return self._file.run(partial(self._replace, None, charges, now))
 
     def adjust(self, reservation: Reservation, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """Replace a reservation by other charges, in one step; a refusal leaves it as it was."""
-        return self._run(partial(self._replace, reservation, charges, now))
+        return self._file.run(partial(self._replace, reservation, charges, now))
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back."""
-        self._run(partial(self._replace, reservation, (), 0.0))
+        self._file.run(partial(self._replace, reservation, (), 0.0))
 
     def counters(self, now: float) -> list[CounterTotal]:
         """The counters whose window is open, in the order of their keys."""
-        rows = self._run(lambda file: file.opened().execute(_SELECT).fetchall())
+        rows = self._file.run(lambda file: file.opened().execute(_SELECT).fetchall())
         return totals(((key, Cell(*columns)) for key, *columns in rows), now)
 
     def reset(self, keys: Iterable[str]) -> None:
         """Forget counters, all of them or none."""
         rows = [(key,) for key in keys]
 
-        def forget(file: CounterFile) -> None:
+        def forget(file: SQLiteFile) -> None:
             database = file.opened()
             database.execute("BEGIN IMMEDIATE")
             database.executemany("DELETE FROM counters WHERE key = ?", rows)
             database.execute("COMMIT")
 
-        self._run(forget)
+        self._file.run(forget)
 
     def close(self) -> None:
         """Let go of the file; the next operation would open it again."""
-        with self._file.lock:
-            self._file.close()
+        self._file.close()
 
     async def apeek(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """`peek` for async callers."""
-        return await self._arun(partial(self._peek, charges, now))
+        return await self._file.arun(partial(self._peek, charges, now))
 
     async def areserve(self, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """`reserve` for async callers."""
-        return await self._arun(partial(self._replace, None, charges, now))
+        return await self._file.arun(partial(self._replace, None, charges, now))
 
     async def aadjust(self, reservation: Reservation, charges: tuple[Charge, ...], now: float) -> Reservation | Refusal:
         """`adjust` for async callers."""
-        return await self._arun(partial(self._replace, reservation, charges, now))
+        return await self._file.arun(partial(self._replace, reservation, charges, now))
 
     async def arelease(self, reservation: Reservation) -> None:
         """`release` for async callers."""
-        await self._arun(partial(self._replace, reservation, (), 0.0))
+        await self._file.arun(partial(self._replace, reservation, (), 0.0))
 
-    def _peek(self, charges: tuple[Charge, ...], now: float, file: CounterFile) -> Reservation | Refusal:
+    def _peek(self, charges: tuple[Charge, ...], now: float, file: SQLiteFile) -> Reservation | Refusal:
         ledger = self._load(file.opened(), {charge.key for charge in charges})
         return ledger.reserve(charges, now, look=True)
 
     def _replace(
-        self, held: Reservation | None, charges: tuple[Charge, ...], now: float, file: CounterFile
+        self, held: Reservation | None, charges: tuple[Charge, ...], now: float, file: SQLiteFile
     ) -> Reservation | Refusal:
         """Reserve, adjust or release: other charges instead of those that are held, where any are."""
         keys = {charge.key for charge in charges}
@@ -167,62 +174,3 @@ class SQLiteStore(Store):
             self._begun = 0
             database.execute(_SWEEP, (now, _SWEEP_AT_MOST))
             database.execute("UPDATE swept SET until = max(until, ?)", (now,))
-
-    def _run(self, work: Callable[[CounterFile], T], timeout: float | None = None) -> T:
-        return drive(self._steps(work, self._timeout if timeout is None else timeout, patient=True), time.sleep)
-
-    async def _arun(self, work: Callable[[CounterFile], T]) -> T:
-        return await adrive(self._steps(work, self._timeout, patient=False), sleep)
-
-    def _steps(self, work: Callable[[CounterFile], T], timeout: float, patient: bool) -> Generator[float, None, T]:
-        """Try until it is done or the time is up; yields how long to wait in between.
-
-        Args:
-            work: One transaction.
-            timeout: Seconds for all of it.
-            patient: Whether the thread may wait for the others of its process.
-
-        Raises:
-            StoreError: The file was locked all the time, or cannot be used.
-        """
-        until = time.monotonic() + timeout
-        wait = _FIRST_WAIT
-        turn = self._file.turn
-        while not turn.acquire(timeout=timeout if patient else 0):
-            if time.monotonic() >= until:
-                raise StoreError(f"`{self.path}` was in use by other threads for {timeout:g} s")
-            yield wait
-            wait = min(2 * wait, _LONGEST_WAIT)
-        try:
-            wait = _FIRST_WAIT
-            while True:
-                done, answer = self._attempt(work)
-                if done:
-                    return answer  # type: ignore[return-value]  # there is one where it is done
-                if time.monotonic() >= until:
-                    raise StoreError(f"`{self.path}` was locked by another process for {timeout:g} s")
-                yield wait * (0.5 + random.random())  # noqa: S311  so that two processes do not keep in step
-                wait = min(2 * wait, _LONGEST_WAIT)
-        finally:
-            turn.release()
-
-    def _attempt(self, work: Callable[[CounterFile], T]) -> tuple[bool, T | None]:
-        """Do the work, or tell that the file is locked; what was begun and not finished is rolled back."""
-        file = self._file
-        with file.lock:
-            try:
-                try:
-                    return True, work(file)
-                finally:
-                    file.roll_back()
-            except sqlite3.Error as error:
-                if is_locked(error):
-                    return False, None
-                file.close()
-                raise StoreError(f"`{self.path}` cannot be used: {error}") from error
-            except OSError as error:
-                file.close()
-                raise StoreError(f"`{self.path}` cannot be used: {error.strerror}") from error
-            except BaseException:  # what was begun ends with the connection, though rolling back be interrupted
-                file.close()
-                raise

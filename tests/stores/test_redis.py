@@ -338,7 +338,7 @@ def test_a_connection_that_breaks_after_the_charge_charges_once(
 
 def ask(store: RedisStore, *request: Any) -> Any:
     """Send the script's request as it is."""
-    return store._run(store._evaluate(store._request(*request)))
+    return store._server.run(store._evaluate(store._request(*request)))
 
 
 def test_a_request_that_is_sent_twice_charges_once(own: RedisServer, stores: Stores) -> None:
@@ -397,17 +397,17 @@ def test_an_interrupted_thread_gives_its_charge_back_later(own: RedisServer, sto
         pass
 
     store = begun(stores(own.url))
-    real = store._clients.sync().evalsha
+    real = store._server._clients.sync().evalsha
 
     def interrupted(*words: Any) -> Any:
         real(*words)
         raise Interruption
 
     for _ in range(2):  # the second is interrupted while it gives back the first
-        store._clients.sync().evalsha = interrupted
+        store._server._clients.sync().evalsha = interrupted
         with pytest.raises(Interruption):
             begin(store)
-    store._clients.sync().evalsha = real
+    store._server._clients.sync().evalsha = real
     admit(store)
     assert total(store) == 2
 
@@ -594,7 +594,7 @@ def test_counters_are_listed_and_forgotten(own: RedisServer, stores: Stores) -> 
     store.reserve((charge("b", 5), charge("a", 5)), NOON)
     assert [one.key for one in store.counters(NOON)] == ["a", "b"]
     steps = store._list(NOON)
-    client = store._clients.sync()
+    client = store._server._clients.sync()
     command = next(steps)
     with contextlib.suppress(StopIteration):
         while True:
@@ -667,19 +667,19 @@ def test_trio_counts_too(own: RedisServer, stores: Stores) -> None:
 def test_a_forked_child_has_connections_of_its_own(own: RedisServer, stores: Stores) -> None:
     """Parent and child both count with a store that was open, on connections that differ."""
     store = begun(stores(own.url))
-    mine = store._clients.sync().client_id()
+    mine = store._server._clients.sync().client_id()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         with contextlib.suppress(BaseException):
             admit(store, 20)
-            os.write(writing, str(store._clients.sync().client_id()).encode())
+            os.write(writing, str(store._server._clients.sync().client_id()).encode())
             status = 0
         os._exit(status)
     admit(store, 20)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert int(os.read(reading, 100)) != mine == store._clients.sync().client_id()
+    assert int(os.read(reading, 100)) != mine == store._server._clients.sync().client_id()
     os.close(reading)
     os.close(writing)
     assert total(store) == 41
@@ -723,7 +723,7 @@ def test_the_clients_of_loops_that_ended_are_let_go(redis_server: RedisServer) -
     store.init()
     for _ in range(8):
         asyncio.run(store.apeek((charge("k", 1),), NOON))
-        assert len(store._clients._by_loop) == 1
+        assert len(store._server._clients._by_loop) == 1
     store.close()
     del store
     gc.collect()
