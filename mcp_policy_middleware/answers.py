@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from .approvals.asking import Consult
 from .calls import Outcome
 from .charges import Refusal, Reservation
 from .engine import Peek, Reserve
@@ -59,11 +60,15 @@ PROCEED: Final = Proceed()
 
 def look(store: Store, now: Callable[[], float], request: Any) -> Any:
     """A store's answer to whoever only looks; what was not taken is not to be given back."""
+    if type(request) is Consult:
+        return request.now()
     return _looked_at(store.peek(request.charges, now()))
 
 
 async def alook(store: Store, now: Callable[[], float], request: Any) -> Any:
     """`look` for async callers."""
+    if type(request) is Consult:
+        return await request.later()
     return _looked_at(await store.apeek(request.charges, now()))
 
 
@@ -74,14 +79,14 @@ def _looked_at(found: Reservation | Refusal) -> Reservation | Refusal:
 
 
 def answer(store: Store, now: Callable[[], float], request: Any) -> Any:
-    """A store's answer to a request of the flow or of a settlement."""
+    """The answer to a request of the flow, of an approval or of a settlement."""
     if type(request) is Reserve:
         if request.held is None:
             return store.reserve(request.charges, now())
         return store.adjust(request.held, request.charges, now())
     if type(request) is Peek:
         return store.peek(request.charges, now())
-    return store.release(request.reservation)
+    return request.now() if type(request) is Consult else store.release(request.reservation)
 
 
 async def aanswer(store: Store, now: Callable[[], float], request: Any) -> Any:
@@ -92,7 +97,7 @@ async def aanswer(store: Store, now: Callable[[], float], request: Any) -> Any:
         return await store.aadjust(request.held, request.charges, now())
     if type(request) is Peek:
         return await store.apeek(request.charges, now())
-    return await store.arelease(request.reservation)
+    return await (request.later() if type(request) is Consult else store.arelease(request.reservation))
 
 
 def is_lenient(on_store_failure: OnStoreFailure) -> bool:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum, StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from .charges import Charge, Reservation
 
 __all__ = [
     "UNNAMED",
+    "Approval",
     "Decision",
     "Effect",
-    "Layer",
     "Outcome",
     "Reason",
     "ServerName",
@@ -109,21 +109,6 @@ class Outcome(StrEnum):
         return self in (Outcome.REJECTED, Outcome.NOT_SENT)
 
 
-class Layer(IntEnum):
-    """Where in a stack of guards a call is seen, from the outermost inwards.
-
-    One call may pass several guarded layers. A decision is handed inwards only, from a layer to a
-    deeper one, so each layer can use it once and a nested call of the same kind is decided anew.
-    """
-
-    CALLER = 0
-    MIDDLEWARE = 1
-    CALLBACK = 2
-    TOOL = 3
-    INTERCEPTOR = 4
-    SESSION = 5
-
-
 @dataclass(slots=True)
 class Unreadable:
     """Stands for the arguments of a call that an adapter could not make out; it is denied as `invalid_call`.
@@ -148,6 +133,8 @@ class ToolCall:
         call_id: The framework's id of the call, for traces.
         context: Values the application passes in for conditions; left out, the guard's.
         mcp_session_id: The MCP transport's session id, for traces.
+        as_sent: Tells the arguments as the tool will get them, where a framework still fills them in: a person who
+            is asked about the call agrees to these.
     """
 
     tool: str
@@ -158,6 +145,7 @@ class ToolCall:
     call_id: str | None = field(default=None, kw_only=True)
     context: Mapping[str, Any] | None = field(default=None, kw_only=True)
     mcp_session_id: str | None = field(default=None, kw_only=True)
+    as_sent: Callable[[], Any] | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:  # values of arguments are shown nowhere
         server = "" if self.server is None else f", server={self.server!r}"
@@ -169,6 +157,31 @@ def shown(name: str) -> str:
     if len(name) <= 128 and name.isprintable():
         return name
     return name[:128].encode("unicode_escape").decode("ascii")[:128]
+
+
+@dataclass(slots=True)
+class Approval:
+    """What came of asking a person about one call (PL-7).
+
+    Attributes:
+        id: Names the approval request; empty where none was made.
+        state: How it stands: `pending`, `approved`, `denied`, `expired`, `cancelled` or `consumed`.
+        by: Who answered, as the approver tells it.
+        why: What they said of it.
+        at: When they answered, in seconds since the Unix epoch.
+        binding: Digest of all that the answer is bound to (PL-7.1).
+    """
+
+    id: str
+    state: str
+    by: str = ""
+    why: str = ""
+    at: float | None = None
+    binding: str = field(default="", repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain JSON, for programs."""
+        return {"id": self.id, "state": self.state, "by": self.by, "why": self.why, "at": self.at}
 
 
 _ALLOWED: Final = Reason.ALLOWED
@@ -194,7 +207,7 @@ class Decision:
         message: What the author or the engine says of a denial; empty when allowed, unless it is `uncounted`.
         enforced: False in shadow mode.
         retry_after: Whole seconds after which a limit admits the call; None where that is not known.
-        approval: The id of an approval request, where there is one.
+        approval: What came of asking a person, where one was asked.
         policy: The policy that decided; None where none applied.
         charges: What the call charges, in the order of the document.
         call: The call that was decided.
@@ -213,7 +226,7 @@ class Decision:
     enforced: bool = True
     policy: Document | None = None
     retry_after: int | None = None
-    approval: str | None = None
+    approval: Approval | None = None
     charges: tuple[Charge, ...] = ()
     error: str | None = None
     reservation: Reservation | None = field(default=None, repr=False)
@@ -267,7 +280,7 @@ class Decision:
             "rule": self.rule,
             "message": self.message,
             "retry_after": self.retry_after,
-            "approval": self.approval,
+            "approval": self.approval and self.approval.as_dict(),
         }
 
     def __bool__(self) -> bool:

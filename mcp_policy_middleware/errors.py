@@ -3,7 +3,7 @@
     Exception
     ├── PolicyError              something is wrong around a call
     │   ├── DocumentError        the author's: a policy document does not read; `.problems`
-    │   ├── StoreError           the operator's: a counter store cannot answer
+    │   ├── StoreError           the operator's: a store cannot answer
     │   └── MissingDependency    the installer's: names the extra that is needed
     └── ToolDenied               nobody's: the policy said no; `.decision`
 
@@ -80,7 +80,7 @@ class DocumentError(PolicyError):
 
 
 class StoreError(PolicyError):
-    """A counter store cannot answer; the guard denies with `store_unavailable` (stores 6)."""
+    """A store cannot answer; the guard denies with `store_unavailable`, or `approval_failed` (stores 6)."""
 
 
 class MissingDependency(PolicyError, ImportError):  # noqa: N818  the name says what is missing

@@ -11,13 +11,29 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
-from .calls import Decision, Layer, Outcome, ToolCall
+from .calls import Decision, Outcome, ToolCall
 
-__all__ = ["Handover", "current", "hand_inwards"]
+__all__ = ["Handover", "Layer", "current", "hand_inwards"]
 
 _LOCK: Final = threading.Lock()
+
+
+class Layer(IntEnum):
+    """Where in a stack of guards a call is seen, from the outermost inwards.
+
+    One call may pass several guarded layers. A decision is handed inwards only, from a layer to a
+    deeper one, so each layer can use it once and a nested call of the same kind is decided anew.
+    """
+
+    CALLER = 0
+    MIDDLEWARE = 1
+    CALLBACK = 2
+    TOOL = 3
+    INTERCEPTOR = 4
+    SESSION = 5
 
 
 @dataclass(slots=True, eq=False)

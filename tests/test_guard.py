@@ -37,7 +37,7 @@ from mcp_policy_middleware import (
     ToolDenied,
     parse_policy,
 )
-from mcp_policy_middleware.calls import Layer
+from mcp_policy_middleware.handover import Layer
 from mcp_policy_middleware.stores import MemoryStore
 from mcp_policy_middleware.testing import FrozenClock
 

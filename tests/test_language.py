@@ -301,7 +301,7 @@ def test_names_that_agents_invent_are_not_remembered_for_ever() -> None:
         for tool in (f"g{index}", f"h{index}", f"x{index}"):
             decision = guard.begin(ToolCall(tool, {}, session=str(index)))
             assert decision.effect == ("deny" if tool.startswith("h") else "allow")
-    (compiled,) = guard._selection.all()
+    (compiled,) = guard._passage.selection.all()
     assert len(compiled._found) <= 1_024
     assert all(len(plan._charges) <= 1_024 for _, plan in compiled.globs)
 

@@ -28,7 +28,7 @@ from mcp_policy_middleware import (
     parse_policy,
     sources,
 )
-from mcp_policy_middleware.calls import Layer
+from mcp_policy_middleware.handover import Layer
 from mcp_policy_middleware.stores import MemoryStore
 from mcp_policy_middleware.testing import FrozenClock
 
@@ -319,7 +319,7 @@ def test_names_that_a_list_taught_are_still_known(file: Path) -> None:
     file.write_text(SHUT)
     guard.reload()
     for tool, known in (("listed", True), ("invented", False)):
-        assert guard._selection.knows(guard.explain(ToolCall(tool, {}))) is known
+        assert guard._passage.selection.knows(guard.explain(ToolCall(tool, {}))) is known
 
 
 def test_an_unchanged_document_keeps_its_compiled_policy(tmp_path: Path) -> None:
@@ -327,14 +327,14 @@ def test_an_unchanged_document_keeps_its_compiled_policy(tmp_path: Path) -> None
     for name in "xy":
         (tmp_path / f"{name}.json").write_text(OPEN)
     guard = guarded(tmp_path)
-    x, y = (guard._selection.policy_for(name, "default") for name in "xy")
+    x, y = (guard._passage.selection.policy_for(name, "default") for name in "xy")
     (tmp_path / "x.json").write_text(json.dumps(json.loads(OPEN), indent=4))
     (tmp_path / "y.json").write_text('{"version": "1", "default": "allow", "description": "new"}')
     guard.reload()
-    assert guard._selection.policy_for("x", "default") is x
-    assert guard._selection.policy_for("y", "default") is not y
+    assert guard._passage.selection.policy_for("x", "default") is x
+    assert guard._passage.selection.policy_for("y", "default") is not y
     guard.reload(tmp_path)
-    assert guard._selection.policy_for("x", "default") is x
+    assert guard._passage.selection.policy_for("x", "default") is x
 
 
 def test_values_that_only_python_takes_for_equal_are_a_change(file: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..calls import UNNAMED, Decision, Layer, Outcome, ServerName, ToolCall, Unreadable
+from ..calls import UNNAMED, Decision, Outcome, ServerName, ToolCall, Unreadable
 from ..errors import PolicyError, ToolDenied
 from ..guard import Guard
+from ..handover import Layer
 from .identity import IdentityOf, identified_call
 from .mcp_rounds import OpenCall, OpenCalls, sent_again
 from .mcp_sdk import SdkError, asks_for_input, outcome_of, sdk_error, tool_call_params, tool_error, unwrapped_request

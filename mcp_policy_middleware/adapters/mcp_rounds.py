@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from ..calls import Layer, Outcome, ToolCall
+from ..calls import Outcome, ToolCall
 from ..charges import Reservation
 from ..guard import Guard
-from ..handover import CURRENT, Handover, current
+from ..handover import CURRENT, Handover, Layer, current
 
 __all__ = ["OpenCall", "OpenCalls", "sent_again"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .compiler import CompiledPolicy, compile_policy
-from .flow import Answer, Flow, Peek, Request, Reserve, decide
+from .flow import Answer, Flow, Peek, Person, Request, Reserve, decide
 
 __all__ = [
     "Answer",
     "CompiledPolicy",
     "Flow",
     "Peek",
+    "Person",
     "Request",
     "Reserve",
     "compile_policy",

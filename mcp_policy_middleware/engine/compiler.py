@@ -67,6 +67,8 @@ class Plan:
     enforced: bool = True
     looks_outside: bool = False
     """Whether a condition looks at `call.*`, `context.*` or `state.*`."""
+    sees: frozenset[str] = frozenset()
+    """Names of the context that conditions look at."""
     reads: dict[str, CompiledLimit] = field(default_factory=dict)
     """Counters that conditions read, by name (PL-8.2)."""
     reads_amounts: bool = False
@@ -238,6 +240,7 @@ class _Shared:
             may_ask=rules.action == "require_approval" or bool(rules.require_approval_if or self.approve_if),
             enforced=enforced,
             looks_outside=any(root != "args" for root, *_ in roots),
+            sees=frozenset(str(name) for root, name in roots if root == "context"),
             reads={
                 str(name): reading(str(name), windows.get(str(name), "day")) for root, name in roots if root == "state"
             },

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from ..calls import UNNAMED, Decision, Reason, ToolCall, Unreadable, shown
@@ -18,7 +19,7 @@ from .compiler import CompiledPolicy, Plan
 from .conditions import Scene
 from .limits import Where
 
-__all__ = ["Answer", "Flow", "Peek", "Request", "Reserve", "decide"]
+__all__ = ["Answer", "Flow", "Peek", "Person", "Request", "Reserve", "decide"]
 
 _LOG: Final = logging.getLogger(__name__)
 _ALLOWED: Final = Reason.ALLOWED
@@ -39,6 +40,17 @@ class Reserve:
     held: Reservation | None
 
 
+class Person(Enum):
+    """Who answers stage 9, where a rule wants a person to agree."""
+
+    ABSENT = "absent"
+    """Nobody can be asked: the denial says so (PL-7.4)."""
+    ASKED_NEXT = "asked next"
+    """The caller asks: the denial's message is what the policy's author says of it, and the call is decided again."""
+    AGREED = "agreed"
+    """A person has agreed: the stage is passed (PL-7.3)."""
+
+
 Request: TypeAlias = Peek | Reserve
 Answer: TypeAlias = Reservation | Refusal
 Flow: TypeAlias = Generator[Request, Answer, Decision]
@@ -54,6 +66,7 @@ def decide(
     held: Reservation | None = None,
     context: Mapping[str, Any] | None = None,
     lenient: bool = False,
+    person: Person = Person.ABSENT,
 ) -> Flow:
     """Decide one call; whatever goes wrong inside is a denial (PL-4.3).
 
@@ -67,6 +80,7 @@ def decide(
         context: What the application passes in for conditions on `context.*`.
         lenient: Whether a call is allowed without its limits where the store cannot answer; a condition that reads
             a counter denies all the same.
+        person: Who answers where a rule wants an approval.
     """
     plan: Plan | None = None
     try:
@@ -94,7 +108,7 @@ def decide(
         denial = _broken_rule(plan, arguments, scene)
         if denial is not None:
             return Decision(call, grant, session, *denial, enforced, policy)
-        approval = _asked_for(plan, arguments, scene) if plan.may_ask else None
+        approval = _asked_for(plan, arguments, scene, person) if plan.may_ask else None
         charges: tuple[Charge, ...] = ()
         reservation: Reservation | None = None
         if plan.limits:
@@ -105,7 +119,7 @@ def decide(
                     denial = _unreadable_charge(plan, read)
                     return Decision(call, grant, session, *denial, enforced, policy)
                 charges = read
-            if held is None or held.charges != charges or approval is not None:  # else an outer layer took just this
+            if held is None or (held.charges != charges and approval is None):  # else an outer layer took just this
                 try:
                     answer = yield Peek(charges) if approval else Reserve(charges, held)
                     if isinstance(answer, Refusal):
@@ -184,18 +198,24 @@ def _broken_rule(plan: Plan, arguments: dict[str, Any], scene: Scene | None) -> 
     return None
 
 
-def _asked_for(plan: Plan, arguments: dict[str, Any], scene: Scene | None) -> Denial | None:
+def _asked_for(plan: Plan, arguments: dict[str, Any], scene: Scene | None, person: Person) -> Denial | None:
     """Stage 9: the rule that asks for an approval; what cannot be decided asks (PL-3.7)."""
-    missing = "approval required: no approver is configured"
+    if person is Person.AGREED:
+        return None
     if plan.approval:
-        message = f"{plan.reason} ({missing})" if plan.reason else f"{missing}, ask the user to do it"
-        return Reason.APPROVAL_REQUIRED, plan.approval, message
+        return Reason.APPROVAL_REQUIRED, plan.approval, _asking(plan.reason, person)
     for holds, rule in plan.approve_if:
         if holds(arguments, scene) is not False:
-            text = rule.on_deny or plan.reason
-            message = f"{text} ({missing})" if text else f"{missing}, ask the user to do it"
-            return Reason.APPROVAL_REQUIRED, rule.name, message
+            return Reason.APPROVAL_REQUIRED, rule.name, _asking(rule.on_deny or plan.reason, person)
     return None
+
+
+def _asking(text: str | None, person: Person) -> str:
+    """What the policy's author says, and that nobody can be asked, where the caller does not ask."""
+    if person is Person.ASKED_NEXT:
+        return text or ""
+    missing = "approval required: no approver is configured"
+    return f"{text} ({missing})" if text else f"{missing}, ask the user to do it"
 
 
 def _amounts(plan: Plan, charges: tuple[Charge, ...], arguments: dict[str, Any]) -> tuple[Charge, ...] | Refusal:

@@ -19,7 +19,8 @@ from langchain_core.tools import BaseTool, tool
 from mcp_policy_middleware import PolicyError, Reason, ToolDenied
 from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, guard_tool
 from mcp_policy_middleware.adapters.langchain import callbacks as callbacks_module
-from mcp_policy_middleware.calls import Layer, ToolCall
+from mcp_policy_middleware.calls import ToolCall
+from mcp_policy_middleware.handover import Layer
 
 WAYS = [(kind, way) for kind in KINDS for way in ("sync", "async") if way == "async" or kind not in ASYNC_ONLY]
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])

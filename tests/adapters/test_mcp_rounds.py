@@ -19,8 +19,8 @@ from mcp_sessions import is_error, reason, sdk_error
 
 from mcp_policy_middleware import Guard, Outcome, ToolCall, parse_policy
 from mcp_policy_middleware.adapters.mcp import guard_session
-from mcp_policy_middleware.calls import Layer
 from mcp_policy_middleware.charges import MILLION
+from mcp_policy_middleware.handover import Layer
 from mcp_policy_middleware.stores import MemoryStore
 from mcp_policy_middleware.testing import FrozenClock
 

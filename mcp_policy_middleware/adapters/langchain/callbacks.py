@@ -10,10 +10,10 @@ from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
-from ...calls import Layer, Outcome, ToolCall, Unreadable
+from ...calls import Outcome, ToolCall, Unreadable
 from ...errors import PolicyError, ToolDenied
 from ...guard import Guard
-from ...handover import Handover, current, hand_inwards
+from ...handover import Handover, Layer, current, hand_inwards
 from .answers import outcome_of
 from .binding import Binding, IdentityOf
 from .invocation import starts_guarded

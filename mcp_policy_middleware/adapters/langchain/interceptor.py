@@ -11,9 +11,10 @@ from typing import Any, Final
 from langchain_core.messages import ToolMessage
 from mcp.types import CallToolResult
 
-from ...calls import UNNAMED, Decision, Layer, Outcome, ServerName, ToolCall, Unreadable
+from ...calls import UNNAMED, Decision, Outcome, ServerName, ToolCall, Unreadable
 from ...errors import ToolDenied
 from ...guard import Guard
+from ...handover import Layer
 from ..identity import identified_call
 from ..mcp_calls import DECISION_KEY, shareable
 from ..mcp_sdk import outcome_of as outcome_of_mcp

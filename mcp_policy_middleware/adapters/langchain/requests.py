@@ -10,9 +10,10 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from ...calls import Layer, ToolCall, Unreadable
+from ...calls import ToolCall, Unreadable
 from ...errors import ToolDenied
 from ...guard import Guard
+from ...handover import Layer
 from .answers import denial_message, outcome_of
 from .arguments import as_written
 from .binding import Binding, Identity, bindings_of

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 
-from ...calls import Layer, ToolCall
+from ...calls import ToolCall
 from ...errors import PolicyError, ToolDenied
 from ...guard import Guard
+from ...handover import Layer
 from .answers import outcome_of
 from .arguments import Parameters, injected_names
 from .binding import Binding, IdentityOf, bindings_of

@@ -1,0 +1,159 @@
+"""One guarded call from end to end: decided, let go on, settled; and the same call seen by a deeper layer.
+
+`Passage.around` is the whole account of a guarded call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from .answers import PROCEED, Ended, OutcomeOf, outcome
+from .approving import Approving, Deciding, is_bound
+from .calls import Decision, Outcome, Reason, ToolCall
+from .engine import CompiledPolicy, Flow, Person, decide
+from .errors import ToolDenied
+from .handover import CURRENT, Handover, Layer, current
+from .selection import Selection
+from .settlement import settle
+from .telemetry import Telemetry
+
+__all__ = ["Passage"]
+
+_ASKS: Final = Reason.APPROVAL_REQUIRED
+
+
+@dataclass(slots=True)
+class Passage:
+    """What a guard decides by.
+
+    Attributes:
+        guard: Whose decisions these are; layers of the same guard decide a call once.
+        selection: The policies, which a reload replaces.
+        grant, session, context: What goes for calls that do not bring their own.
+        lenient: Whether calls are allowed without their limits while the store cannot answer.
+        approving: Asks people; None where nobody can be asked.
+        telemetry: Where decisions are recorded; None for nowhere.
+        suspended: Why every call is denied now; None where calls are decided.
+    """
+
+    guard: object
+    selection: Selection
+    grant: str
+    session: str | None
+    context: Mapping[str, Any] | None
+    lenient: bool
+    approving: Approving | None
+    telemetry: Telemetry | None
+    suspended: str | None = None
+    _person: Person = field(init=False)
+    _recording: Callable[[], bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._person = Person.ABSENT if self.approving is None else Person.ASKED_NEXT
+        self._recording = self.telemetry.recording if self.telemetry else bool  # which is False
+
+    def looked_at(self, call: ToolCall) -> Deciding:
+        """What would be decided now, for a driver that only looks; nobody is asked."""
+        decision = yield from self._flow(call, self._person)
+        if decision.reason is _ASKS:
+            decision = yield from self._asked(decision, call, looking=True)
+        return decision
+
+    def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
+        """The decision of a call that no outer layer has decided, with a span.
+
+        Args:
+            call: The call.
+            observing: Whether the call goes on whatever the policy says: then nobody is asked.
+        """
+        started = time.time_ns() if self._recording() else 0
+        decision = yield from self._flow(call, self._person)
+        if decision.reason is _ASKS:
+            decision = yield from self._asked(decision, call, looking=observing)
+        if observing:
+            decision.enforced = False
+        if started:
+            self._record(decision, started)
+        return decision
+
+    def around(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
+        """One guarded call, as one layer sees it.
+
+        Raises:
+            ToolDenied: The policy denies it.
+        """
+        outer = current(self.guard)
+        if outer is not None and outer.accepts(call, layer):
+            return (yield from self._inside(call, outcome_of, outer))
+        decision = yield from self.recorded(call)
+        if not decision.allowed:
+            raise ToolDenied(decision)
+        handover = Handover(self.guard, decision, layer, CURRENT.get())
+        token = CURRENT.set(handover)
+        try:
+            ended: Ended = yield PROCEED
+        finally:
+            CURRENT.reset(token)
+            handover.settled = True
+        yield from settle(decision, handover.told or outcome(outcome_of, ended))
+        return ended
+
+    def _inside(self, call: ToolCall, outcome_of: OutcomeOf, around: Handover) -> Generator[Any, Any, Ended]:
+        """The same call seen deeper: decided on what is seen here, with the one reservation.
+
+        A layer that agrees with the outer one makes no second span, and asks nobody about the same arguments.
+        """
+        outer = around.decision
+        started = time.time_ns() if self._recording() else 0
+        decision = yield from self._decided_inside(call, outer)
+        if started and decision.effect != outer.effect:
+            self._record(decision, started)
+        outer.approval = decision.approval or outer.approval
+        if decision.reservation is not None:
+            outer.reservation = decision.reservation
+        elif decision.effect == "deny" and not around.answered:
+            yield from settle(outer, Outcome.NOT_SENT)
+        if not decision.allowed:
+            raise ToolDenied(decision)
+        ended: Ended = yield PROCEED
+        around.tell(outcome(outcome_of, ended))
+        return ended
+
+    def _decided_inside(self, call: ToolCall, outer: Decision) -> Deciding:
+        policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
+        context = next((one for one in (call.context, outer.call.context) if one is not None), self.context)
+
+        def flow(person: Person) -> Flow:
+            held = outer.reservation
+            return decide(policy, call, outer.grant, outer.session, self.suspended, held, context, self.lenient, person)
+
+        decision = yield from flow(self._person)
+        if decision.reason is not _ASKS or self.approving is None or not decision.enforced:
+            return decision
+        if is_bound(outer.approval, decision, context):  # a person has agreed to just this
+            return (yield from flow(Person.AGREED))
+        return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
+
+    def _asked(self, decision: Decision, call: ToolCall, *, looking: bool) -> Deciding:
+        """The decision of a call that a person must agree to, where one can be asked."""
+        if self.approving is None or not decision.enforced:
+            return decision
+        again = partial(self._flow, call, Person.AGREED)
+        return (yield from self.approving.decided(decision, self._context(call), again, looking=looking))
+
+    def _flow(self, call: ToolCall, person: Person) -> Flow:
+        grant = self.grant if call.grant is None else call.grant
+        session = self.session if call.session is None else call.session
+        policy = self.selection.policy_for(call.server, grant)
+        return decide(policy, call, grant, session, self.suspended, None, self._context(call), self.lenient, person)
+
+    def _context(self, call: ToolCall) -> Mapping[str, Any] | None:
+        return self.context if call.context is None else call.context
+
+    def _record(self, decision: Decision, started: int) -> None:
+        if self.telemetry is not None:
+            self.telemetry.record(decision, started, time.time_ns(), self.selection.knows)
