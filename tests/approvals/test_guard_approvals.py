@@ -190,6 +190,7 @@ def test_what_changes_while_a_person_is_asked() -> None:
     call = ToolCall("t", {"a": 1})
     bench.desk.meanwhile = lambda: call.arguments.update(a=2)
     assert (bench.say(call), bench.used) == ("approval_failed", 0)
+    assert bench.desk.store.requests(bench.now)[0].state is State.APPROVED  # nobody used it for another call
     bench.desk.meanwhile = lambda: bench.guard.suspend("stop")
     assert (bench.say(ToolCall("t", {"c": 1})), bench.used) == ("suspended", 0)
     bench.guard.resume()
@@ -213,6 +214,20 @@ def test_arguments_that_change_while_the_approval_is_used_are_not_sent() -> None
 
     bench = Bench(answer=Answer(True), store=Sly())
     assert (bench.say(call), bench.used) == ("approval_failed", 0)
+
+
+@pytest.mark.parametrize(("first", "reason"), [(Event.CONSUME, "approval_failed"), (Event.EXPIRE, "approval_expired")])
+def test_an_approval_that_somebody_else_was_quicker_to_use_or_to_take_back(first: Event, reason: str) -> None:
+    """Whoever loses that race gives its charge back and is not let go on (PL-7.3)."""
+
+    class Raced(MemoryApprovals):
+        def move(self, id: str, event: Event, now: float, by: str = "", why: str = "") -> Found:
+            if event is Event.CONSUME:
+                super().move(id, first, now)
+            return super().move(id, event, now, by, why)
+
+    bench = Bench(answer=Answer(True), store=Raced())
+    assert (bench.say(), bench.used) == (reason, 0)
 
 
 def test_what_json_cannot_say_cannot_be_approved() -> None:
