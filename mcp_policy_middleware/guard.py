@@ -35,8 +35,8 @@ from .errors import DocumentError, PolicyError
 from .handover import Layer
 from .passage import Passage
 from .policy.model import Mode
+from .recording import Recorder
 from .selection import select
-from .settlement import settle
 from .sources import Fingerprint, Policies, Sources
 from .steps import adrive, drive
 from .stores.base import Store
@@ -65,6 +65,7 @@ class Guard:
         mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
         clock: Returns the time as an aware datetime; for tests.
         telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
+        audit: Keeps a record of decisions and of how calls ended; a call that cannot be put on record is denied.
 
     Raises:
         PolicyError: A setting does not fit; `DocumentError` where documents of a directory do not read.
@@ -84,6 +85,7 @@ class Guard:
         mode: Mode | None = None,
         clock: Callable[[], datetime] | None = None,
         telemetry: Telemetry | bool | None = None,
+        audit: Recorder | None = None,
     ) -> None:
         if not isinstance(grant, str) or not grant:
             raise PolicyError("a grant is a name: give a text that is not empty")
@@ -99,7 +101,7 @@ class Guard:
         told = Telemetry() if telemetry is None or telemetry is True else telemetry or None
         approving = None if approver is None else Approving(approver, approval_timeout, now, self._answer, told)
         lenient = is_lenient(on_store_failure)
-        self._passage = Passage(self, selection, grant, session, context, lenient, approving, told)
+        self._passage = Passage(self, selection, grant, session, context, lenient, approving, told, audit)
 
     def explain(self, call: ToolCall) -> Decision:
         """What would happen now; never changes anything and makes no span."""
@@ -123,14 +125,14 @@ class Guard:
 
     def finish(self, decision: Decision, outcome: Outcome) -> None:
         """Settle an admitted call: its outcome keeps the charge or gives it back, once (PL-5.6)."""
-        if outcome is _RETURNED:  # most calls: the charge is kept, and no store is asked
+        if outcome is _RETURNED and self._passage.audit is None:  # most calls: the charge is kept, no store is asked
             decision.reservation = None
         else:
-            drive(settle(decision, outcome), self._answer)
+            drive(self._passage.ended(decision, outcome), self._answer)
 
     async def afinish(self, decision: Decision, outcome: Outcome) -> None:
         """`finish` for async callers."""
-        await adrive(settle(decision, outcome), self._aanswer)
+        await adrive(self._passage.ended(decision, outcome), self._aanswer)
 
     def run(
         self,

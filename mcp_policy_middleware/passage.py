@@ -17,8 +17,9 @@ from .calls import Decision, Outcome, Reason, ToolCall
 from .engine import CompiledPolicy, Flow, Person, decide
 from .errors import ToolDenied
 from .handover import CURRENT, Handover, Layer, current
+from .recording import Recorder
 from .selection import Selection
-from .settlement import settle
+from .settlement import put_end_on_record, put_on_record, settle
 from .telemetry import Telemetry
 
 __all__ = ["Passage"]
@@ -36,7 +37,8 @@ class Passage:
         grant, session, context: What goes for calls that do not bring their own.
         lenient: Whether calls are allowed without their limits while the store cannot answer.
         approving: Asks people; None where nobody can be asked.
-        telemetry: Where decisions are recorded; None for nowhere.
+        telemetry: Where decisions are made spans of; None for nowhere.
+        audit: What keeps a record of them; None for nothing.
         suspended: Why every call is denied now; None where calls are decided.
     """
 
@@ -48,6 +50,7 @@ class Passage:
     lenient: bool
     approving: Approving | None
     telemetry: Telemetry | None
+    audit: Recorder | None = None
     suspended: str | None = None
     _person: Person = field(init=False)
     _recording: Callable[[], bool] = field(init=False)
@@ -76,6 +79,8 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=observing)
         if observing:
             decision.enforced = False
+        if self.audit is not None:
+            yield from put_on_record(self.audit, decision)
         if started:
             self._record(decision, started)
         return decision
@@ -99,8 +104,14 @@ class Passage:
         finally:
             CURRENT.reset(token)
             handover.settled = True
-        yield from settle(decision, handover.told or outcome(outcome_of, ended))
+        yield from self.ended(decision, handover.told or outcome(outcome_of, ended))
         return ended
+
+    def ended(self, decision: Decision, outcome: Outcome) -> Generator[Any, Any, None]:
+        """A call that was let go on is over: its charge is settled, and its end is put on record."""
+        yield from settle(decision, outcome)
+        if self.audit is not None:
+            yield from put_end_on_record(self.audit, decision, outcome)
 
     def _inside(self, call: ToolCall, outcome_of: OutcomeOf, around: Handover) -> Generator[Any, Any, Ended]:
         """The same call seen deeper: decided on what is seen here, with the one reservation.
@@ -110,8 +121,11 @@ class Passage:
         outer = around.decision
         started = time.time_ns() if self._recording() else 0
         decision = yield from self._decided_inside(call, outer)
-        if started and decision.effect != outer.effect:
-            self._record(decision, started)
+        if decision.effect != outer.effect:
+            if self.audit is not None:
+                yield from put_on_record(self.audit, decision)
+            if started:
+                self._record(decision, started)
         outer.approval = decision.approval or outer.approval
         if decision.reservation is not None:
             outer.reservation = decision.reservation
