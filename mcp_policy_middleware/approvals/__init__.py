@@ -7,6 +7,7 @@ from .base import ApprovalStore
 from .floods import Flood, FloodLimits
 from .function import FunctionApprover
 from .memory import MemoryApprovals
+from .queue import QueueApprover
 from .requests import Answer, ApprovalRequest, Found
 from .states import Event, State
 
@@ -22,5 +23,6 @@ __all__ = [
     "FunctionApprover",
     "MemoryApprovals",
     "NoAnswer",
+    "QueueApprover",
     "State",
 ]
