@@ -1,6 +1,12 @@
-"""Asking people: approval requests, their states, where they are kept, and who puts them to a person (PL-7)."""
+"""Asking people: approval requests, their states, where they are kept, and who puts them to a person (PL-7).
+
+Stores that need a backend are imported when they are first asked for.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from .approver import Approver, NoAnswer
 from .base import ApprovalStore
@@ -10,6 +16,9 @@ from .memory import MemoryApprovals
 from .queue import QueueApprover
 from .requests import Answer, ApprovalRequest, Found
 from .states import Event, State
+
+if TYPE_CHECKING:
+    from .sqlite import SQLiteApprovals
 
 __all__ = [
     "Answer",
@@ -24,5 +33,14 @@ __all__ = [
     "MemoryApprovals",
     "NoAnswer",
     "QueueApprover",
+    "SQLiteApprovals",
     "State",
 ]
+
+_HOMES: Final = {"SQLiteApprovals": ".sqlite"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
