@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import typer
 
 from ..errors import DocumentError, Problem
 from ..policy.syntax import reason_of
 
-__all__ = ["Format", "fail", "fail_with", "visible", "visible_json", "write"]
+__all__ = ["Format", "fail", "fail_with", "visible", "write"]
 
 _UNSEEN: Final = re.compile(
     "[\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180d\\u180f\\u2800\\u3164\\ufe00-\\ufe0f\\uffa0\\U000e0100-\\U000e01ef]"
@@ -34,19 +33,13 @@ class Format(StrEnum):
 
 def visible(text: str) -> str:
     """The text with everything unprintable spelled out, so that no document writes to a terminal what it likes."""
-    if _is_seen(text):
+    if text.isascii() and text.isprintable():
         return text
     return "".join(char if _is_seen(char) else char.encode("unicode_escape").decode() for char in text)
 
 
-def visible_json(value: Any) -> str:
-    """A value as indented JSON, in which everything unprintable is escaped as JSON does it."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "".join(char if char == "\n" or _is_seen(char) else json.dumps(char)[1:-1] for char in text)
-
-
-def _is_seen(text: str) -> bool:
-    return text.isprintable() and _UNSEEN.search(text) is None
+def _is_seen(char: str) -> bool:
+    return char.isprintable() and _UNSEEN.match(char) is None
 
 
 def fail(message: str, help: str = "") -> typer.Exit:
