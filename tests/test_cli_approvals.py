@@ -17,7 +17,6 @@ import pytest
 
 pytest.importorskip("typer")
 
-from redis_server import RedisServer
 from typer.testing import CliRunner, Result
 
 from mcp_policy_middleware import Guard, ToolCall, parse_policy
