@@ -116,11 +116,15 @@ def test_an_approved_retry_passes_exactly_once(shop: Shop) -> None:
 
 
 def test_an_approval_does_not_lift_a_limit(shop: Shop) -> None:
-    """What a limit denies keeps its approval, which is there until its time is up."""
-    for _ in range(2):
-        shop.answer(shop.id(), Event.APPROVE)
-        assert shop.guard.begin(CALL).allowed
+    """A limit that was used up meanwhile denies the call, and its approval is there until its time is up."""
+    id = shop.id()
+    shop.answer(id, Event.APPROVE)
+    for amount in (1, 2):
+        other = replace(CALL, arguments={"amount": amount})
+        shop.answer(shop.id(other), Event.APPROVE)
+        assert shop.guard.begin(other).allowed
     assert shop.guard.begin(CALL).reason == "limit_exceeded"
+    assert shop.state(id) is State.APPROVED
 
 
 def test_a_denied_call_is_told_why_and_not_asked_again_before_its_time(shop: Shop) -> None:
