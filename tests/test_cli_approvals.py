@@ -237,10 +237,10 @@ def test_an_answer_says_who_and_why_and_tells_no_argument(place: Place, monkeypa
     results = [
         place.run("approve", yes, "--by", "ann", "--why", "checked"),
         place.run("deny", no),
-        place.run("expire", back, "--by", "bob"),
+        place.run("expire", back, "--by", "bob\udcff"),
     ]
     assert [(place.get(id).by, place.get(id).why) for id in (yes, no, back)] == [
-        ("ann", "checked"), ("sam", ""), ("bob", ""),
+        ("ann", "checked"), ("sam", ""), ("bob?", ""),
     ]  # fmt: skip
     assert all("secret" not in result.output and len(result.stdout.splitlines()) == 1 for result in results)
     assert place.run("expire", yes, "--by", "bob").exit_code == 0
