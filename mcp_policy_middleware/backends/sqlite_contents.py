@@ -20,7 +20,7 @@ class Contents:
         application: Marks the file as such a one, as SQLite's `application_id`.
         version: The release of the schema.
         schema: Statements that make the tables.
-        private: Whether nobody but the owner may read a file that is made.
+        private: Whether nobody but the owner may read a file that is made, nor anybody what was deleted from it.
     """
 
     noun: str

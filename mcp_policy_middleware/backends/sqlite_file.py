@@ -193,6 +193,8 @@ class SQLiteFile:
         if mode != "wal":
             raise StoreError(f"`{self.path}` is on a file system without shared memory: use a local disk")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        if self._contents.private:
+            database.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         return database, there
 
     def _uri(self, mode: str) -> str:
