@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
@@ -105,11 +106,22 @@ class Approving:
         if found.state is not State.APPROVED:
             return _answered(asks, found)
         decision = yield from again()
-        if decision.effect == "deny":
+        if looking or decision.effect == "deny":
             decision.approval = found.approval()
-        elif not looking:
+        else:
             decision = yield from self._used(decision, found, asks, context)
         return decision
+
+    def asked(self, asks: Decision, context: Mapping[str, Any] | None) -> Generator[Consult, Any, None]:
+        """Ask a person about a call ahead of it; the answer is kept for the call itself, which records and uses it."""
+        started = time.time_ns()
+        with suppress(StoreError, LookupError, ValueError):  # the call meets the same, and is denied for it
+            draft = request_for(asks, _arguments(asks), _seen(asks, context))
+            try:
+                yield from asking(self.approver, draft, self._timeout, self._clock)
+            except self.approver.control_flow:
+                self._record(Approval(draft.id, State.PENDING.value), asks, started)
+                raise
 
     def _found(
         self, draft: ApprovalRequest, asks: Decision, looking: bool
@@ -133,8 +145,11 @@ class Approving:
             outcome = Approval(draft.id, State.PENDING.value)
             raise
         finally:
-            if self._telemetry is not None:
-                self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
+            self._record(outcome, asks, started, seconds)
+
+    def _record(self, outcome: Approval, asks: Decision, started: int, seconds: float | None = None) -> None:
+        if self._telemetry is not None:
+            self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
 
     def _used(
         self, decision: Decision, found: ApprovalRequest, asks: Decision, context: Mapping[str, Any] | None

@@ -113,6 +113,20 @@ class Guard:
         """`explain`, with a span that says not enforced: for a call that goes on whatever the policy says."""
         return drive(self._passage.recorded(call, observing=True), self._look)
 
+    @property
+    def pauses(self) -> bool:
+        """Whether asking a person ends whatever makes the call, which is run again for the answer."""
+        approving = self._passage.approving
+        return approving is not None and bool(approving.approver.control_flow)
+
+    def ask(self, call: ToolCall) -> None:
+        """Ask a person about a call ahead of it, where it needs one; the answer is kept for the call itself."""
+        drive(self._passage.ahead(call), self._look)
+
+    async def aask(self, call: ToolCall) -> None:
+        """`ask` for async callers."""
+        await adrive(self._passage.ahead(call), self._alook)
+
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
         return drive(self._passage.recorded(call), self._answer)

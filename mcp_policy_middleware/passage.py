@@ -63,6 +63,12 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=True)
         return decision
 
+    def ahead(self, call: ToolCall) -> Generator[Any, Any, None]:
+        """Ask a person about a call that is not made yet, where it needs one, for a driver that only looks."""
+        decision = yield from self._flow(call, self._person)
+        if decision.reason is _ASKS and self.approving is not None and decision.enforced:
+            yield from self.approving.asked(decision, self._context(call))
+
     def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
         """The decision of a call that no outer layer has decided, with a span.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from ..errors import MissingDependency, PolicyError
 from ..guard import Guard
 
 try:
+    from langchain_core.messages import ToolMessage
+    from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langchain_core.tools import tool as tool_of
     from langgraph.prebuilt import ToolNode
@@ -21,8 +24,9 @@ except ModuleNotFoundError as error:
 from .langchain.binding import Identity
 from .langchain.requests import Requests
 from .langchain.tools import guard_tool
+from .langgraph_interrupt import InterruptApprover, approve, deny
 
-__all__ = ["policy_tool_node", "tool_node_wrappers"]
+__all__ = ["InterruptApprover", "approve", "deny", "policy_tool_node", "tool_node_wrappers"]
 
 
 def tool_node_wrappers(
@@ -39,6 +43,8 @@ def tool_node_wrappers(
     each call as the model made it, calls of names that no tool has too; a denied one is answered with a tool error and
     those beside it run. With any wrapper, `ToolNode` makes tool errors of exceptions that a `handle_tool_errors` of
     types alone would let through; guarded tools without wrappers leave that as it is.
+
+    Where a call pauses the graph, LangGraph runs the node again, with the calls beside it: `policy_tool_node` does not.
 
     Args:
         guard: Who decides.
@@ -63,6 +69,9 @@ def policy_tool_node(
 ) -> ToolNode:
     """A `ToolNode` of guarded tools, with both wrappers: one decision for a call, on what the tool will get.
 
+    Where people are asked by pausing the graph, all calls that need one are asked about before any call is made: so
+    none is made twice when the graph resumes. Calls made at once are asked about one after the other.
+
     Args:
         tools: LangChain tools, or functions to make tools of.
         guard: Who decides.
@@ -79,7 +88,61 @@ def policy_tool_node(
     wrappers = _both(requests)
     if mine := wrappers.keys() & options.keys():
         raise PolicyError(f"`{min(mine)}` is the policy's here: give your own to a `ToolNode` of guarded tools")
-    return ToolNode([_guarded(each, requests) for each in tools], **wrappers, **options)
+    return _AskingNode([_guarded(each, requests) for each in tools], requests, **options)
+
+
+_LOOKING: Final[ContextVar[bool]] = ContextVar("mcp_policy_langgraph_looking", default=False)
+
+
+class _AskingNode(ToolNode):
+    """Asks people about all its calls before it makes one of them, where asking pauses the graph.
+
+    To learn what the calls are, it runs once with wrappers that make none and give the request for an answer.
+    """
+
+    def __init__(self, tools: Sequence[BaseTool], requests: Requests, **options: Any) -> None:
+        super().__init__(tools, wrap_tool_call=self._run_or_look, awrap_tool_call=self._arun_or_look, **options)
+        self._requests = requests
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Make the calls."""
+        if self._requests.guard.pauses:
+            token = _LOOKING.set(True)
+            try:
+                looked = super().invoke(input, config, **kwargs)
+            finally:
+                _LOOKING.reset(token)
+            for request in _requests_in(looked):
+                self._requests.ask(request)
+        return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """`invoke` for async graphs."""
+        if self._requests.guard.pauses:
+            token = _LOOKING.set(True)
+            try:
+                looked = await super().ainvoke(input, config, **kwargs)
+            finally:
+                _LOOKING.reset(token)
+            for request in _requests_in(looked):
+                await self._requests.aask(request)
+        return await super().ainvoke(input, config, **kwargs)
+
+    def _run_or_look(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        return _looked_at(request) if _LOOKING.get() else self._requests.run(request, handler)
+
+    async def _arun_or_look(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        return _looked_at(request) if _LOOKING.get() else await self._requests.arun(request, handler)
+
+
+def _looked_at(request: ToolCallRequest) -> ToolMessage:
+    return ToolMessage("", tool_call_id=request.tool_call["id"] or "", artifact=request)
+
+
+def _requests_in(looked: Any) -> list[ToolCallRequest]:
+    """The requests of a run that only looked, in the order of the calls."""
+    messages = looked if isinstance(looked, list) else next(iter(looked.values()))
+    return [message.artifact for message in messages]
 
 
 def _both(requests: Requests) -> dict[str, Any]:

@@ -132,4 +132,5 @@ def _provider_call(tool: dict[str, Any]) -> ToolCall:
 def _stands(decision: Decision) -> bool:
     """Whether a call was denied whatever its arguments are, by a rule about the tool as a whole."""
     by_action = decision.reason in _BY_ACTION and decision.rule.endswith("/action")
-    return not decision.allowed and (by_action or decision.reason in _STANDING)
+    asked = decision.approval is not None  # a provider would use no approval up
+    return asked or (not decision.allowed and (by_action or decision.reason in _STANDING))

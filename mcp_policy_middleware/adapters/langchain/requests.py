@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -15,7 +16,7 @@ from ...errors import ToolDenied
 from ...guard import Guard
 from ...handover import Layer
 from .answers import denial_message, outcome_of
-from .arguments import as_written
+from .arguments import as_sent, as_written
 from .binding import Binding, Identity, bindings_of
 
 __all__ = ["Requests"]
@@ -41,11 +42,19 @@ class Requests:
 
     async def arun(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         """`run` for async graphs."""
-        call = self._call(request)
+        call = self._call(request, awaited=True)
         try:
             return await self.guard.arun(call, lambda: handler(request), outcome_of, layer=Layer.MIDDLEWARE)
         except ToolDenied as denial:
             return _answer(denial, call, request)
+
+    def ask(self, request: ToolCallRequest) -> None:
+        """Ask about a call ahead of it, where it needs a person."""
+        self.guard.ask(self._call(request))
+
+    async def aask(self, request: ToolCallRequest) -> None:
+        """`ask` for async graphs."""
+        await self.guard.aask(self._call(request, awaited=True))
 
     def binding(self, tool: BaseTool) -> Binding:
         """A tool's place in the policy: its own, where this guard guards it."""
@@ -55,18 +64,20 @@ class Requests:
         server = self.server if self.server_of is None else self.server_of(tool)
         return Binding(self.guard, server, tool.name if self.name_of is None else self.name_of(tool), None)
 
-    def _call(self, request: ToolCallRequest) -> ToolCall:
+    def _call(self, request: ToolCallRequest, *, awaited: bool = False) -> ToolCall:
         """What is about to be called: by the tool that will run, where there is one."""
         tool, asked = request.tool, request.tool_call
         binding = Binding(self.guard, self.server, asked["name"], None) if tool is None else self.binding(tool)
         arguments: object = asked["args"]
+        sent = None
         if tool is not None and tool.name != asked["name"]:
             arguments = Unreadable("the call names one tool and would run another, and it was not made")
         elif tool is not None and isinstance(arguments, dict):
+            sent = partial(as_sent, tool, arguments, asked["id"], awaited=awaited)
             arguments = as_written(tool, arguments)
         if self.identity_of is not None:
-            return binding.call_for(self.identity_of, request, arguments, asked["id"])
-        return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"])
+            return binding.call_for(self.identity_of, request, arguments, asked["id"], sent)
+        return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"], sent)
 
 
 def _answer(denial: ToolDenied, call: ToolCall, request: ToolCallRequest) -> ToolMessage:
