@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
@@ -80,7 +79,13 @@ class Approving:
         self._telemetry = telemetry
 
     def decided(
-        self, asks: Decision, context: Mapping[str, Any] | None, again: Callable[[], Flow], *, looking: bool
+        self,
+        asks: Decision,
+        context: Mapping[str, Any] | None,
+        again: Callable[[], Flow],
+        *,
+        looking: bool,
+        taken: set[str] | None = None,
     ) -> Deciding:
         """The decision of a call that a person must agree to.
 
@@ -89,13 +94,15 @@ class Approving:
             context: What the application passes in for conditions.
             again: Decides the call anew, on a fresh clock and by the policy of then, with the approval answered.
             looking: Whether nobody is asked and nothing is used.
+            taken: For a call that is asked about ahead, and uses its approval when it is made: approvals of the calls
+                that are made with it. None for a call that is made now.
         """
         try:
             draft = request_for(asks, _arguments(asks), _seen(asks, context))
         except ValueError as error:
             return _refused(asks, Reason.INVALID_CALL, f"the call cannot be approved: {error}")
         try:
-            found = yield from self._found(draft, asks, looking)
+            found = yield from self._found(draft, asks, looking, ahead=taken is not None)
         except (StoreError, LookupError):
             return _refused(asks, Reason.APPROVAL_FAILED, _FAILED)
         if isinstance(found, Flood):
@@ -105,26 +112,19 @@ class Approving:
             return _refused(asks, Reason.APPROVAL_REQUIRED, "approval required: a person will be asked")
         if found.state is not State.APPROVED:
             return _answered(asks, found)
+        if taken is not None and found.id in taken:
+            return _refused(asks, Reason.APPROVAL_FAILED, _USED, found.approval())
         decision = yield from again()
-        if looking or decision.effect == "deny":
+        if looking or taken is not None or decision.effect == "deny":
             decision.approval = found.approval()
         else:
             decision = yield from self._used(decision, found, asks, context)
+        if taken is not None and decision.effect == "allow":
+            taken.add(found.id)
         return decision
 
-    def asked(self, asks: Decision, context: Mapping[str, Any] | None) -> Generator[Consult, Any, None]:
-        """Ask a person about a call ahead of it; the answer is kept for the call itself, which records and uses it."""
-        started = time.time_ns()
-        with suppress(StoreError, LookupError, ValueError):  # the call meets the same, and is denied for it
-            draft = request_for(asks, _arguments(asks), _seen(asks, context))
-            try:
-                yield from asking(self.approver, draft, self._timeout, self._clock)
-            except self.approver.control_flow:
-                self._record(Approval(draft.id, State.PENDING.value), asks, started)
-                raise
-
     def _found(
-        self, draft: ApprovalRequest, asks: Decision, looking: bool
+        self, draft: ApprovalRequest, asks: Decision, looking: bool, ahead: bool
     ) -> Generator[Consult, Any, ApprovalRequest | Flood]:
         """How the request stands, after a person was asked where nobody had been."""
         if looking:
@@ -145,11 +145,9 @@ class Approving:
             outcome = Approval(draft.id, State.PENDING.value)
             raise
         finally:
-            self._record(outcome, asks, started, seconds)
-
-    def _record(self, outcome: Approval, asks: Decision, started: int, seconds: float | None = None) -> None:
-        if self._telemetry is not None:
-            self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
+            later = ahead and outcome.state == State.APPROVED  # the call itself will find it, and record it
+            if self._telemetry is not None and not later:
+                self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
 
     def _used(
         self, decision: Decision, found: ApprovalRequest, asks: Decision, context: Mapping[str, Any] | None

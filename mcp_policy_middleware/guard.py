@@ -119,13 +119,17 @@ class Guard:
         approving = self._passage.approving
         return approving is not None and bool(approving.approver.control_flow)
 
-    def ask(self, call: ToolCall) -> None:
-        """Ask a person about a call ahead of it, where it needs one; the answer is kept for the call itself."""
-        drive(self._passage.ahead(call), self._look)
+    def ask(self, calls: Iterable[ToolCall]) -> list[Decision | None]:
+        """Ask people about calls that will be made together, before any of them is.
 
-    async def aask(self, call: ToolCall) -> None:
+        Returns:
+            For each call the denial that asking came to; None where the call is decided when it is made.
+        """
+        return drive(self._passage.ahead(calls), self._look)
+
+    async def aask(self, calls: Iterable[ToolCall]) -> list[Decision | None]:
         """`ask` for async callers."""
-        await adrive(self._passage.ahead(call), self._alook)
+        return await adrive(self._passage.ahead(calls), self._alook)
 
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -63,11 +63,25 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=True)
         return decision
 
-    def ahead(self, call: ToolCall) -> Generator[Any, Any, None]:
-        """Ask a person about a call that is not made yet, where it needs one, for a driver that only looks."""
-        decision = yield from self._flow(call, self._person)
-        if decision.reason is _ASKS and self.approving is not None and decision.enforced:
-            yield from self.approving.asked(decision, self._context(call))
+    def ahead(self, calls: Iterable[ToolCall]) -> Generator[Any, Any, list[Decision | None]]:
+        """Ask people about calls before any of them is made, for a driver that only looks.
+
+        Returns:
+            For each call the denial that asking came to; None where the call is decided when it is made.
+        """
+        denials: list[Decision | None] = []
+        taken: set[str] = set()
+        for call in calls:
+            started = time.time_ns() if self._recording() else 0
+            decision = yield from self._flow(call, self._person)
+            asks = decision.reason is _ASKS
+            if asks:
+                decision = yield from self._asked(decision, call, looking=False, taken=taken)
+            denied = asks and not decision.allowed
+            if denied and started:
+                self._record(decision, started)
+            denials.append(decision if denied else None)
+        return denials
 
     def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
         """The decision of a call that no outer layer has decided, with a span.
@@ -144,12 +158,12 @@ class Passage:
             return (yield from flow(Person.AGREED))
         return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
 
-    def _asked(self, decision: Decision, call: ToolCall, *, looking: bool) -> Deciding:
+    def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
         if self.approving is None or not decision.enforced:
             return decision
         again = partial(self._flow, call, Person.AGREED)
-        return (yield from self.approving.decided(decision, self._context(call), again, looking=looking))
+        return (yield from self.approving.decided(decision, self._context(call), again, looking=looking, taken=taken))
 
     def _flow(self, call: ToolCall, person: Person) -> Flow:
         grant = self.grant if call.grant is None else call.grant

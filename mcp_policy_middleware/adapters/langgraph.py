@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -91,7 +92,8 @@ def policy_tool_node(
     return _AskingNode([_guarded(each, requests) for each in tools], requests, **options)
 
 
-_LOOKING: Final[ContextVar[bool]] = ContextVar("mcp_policy_langgraph_looking", default=False)
+_ANSWERS: Final[ContextVar[Mapping[str | None, ToolMessage] | None]] = ContextVar("mcp_policy_langgraph", default=None)
+"""What calls of a node are answered with instead of being made, by call id; None while they are only looked at."""
 
 
 class _AskingNode(ToolNode):
@@ -101,42 +103,53 @@ class _AskingNode(ToolNode):
     """
 
     def __init__(self, tools: Sequence[BaseTool], requests: Requests, **options: Any) -> None:
-        super().__init__(tools, wrap_tool_call=self._run_or_look, awrap_tool_call=self._arun_or_look, **options)
+        super().__init__(tools, wrap_tool_call=self._wrap, awrap_tool_call=self._awrap, **options)
         self._requests = requests
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Make the calls."""
+        answers: dict[str | None, ToolMessage] = {}
         if self._requests.guard.pauses:
-            token = _LOOKING.set(True)
-            try:
+            with _answering(None):
                 looked = super().invoke(input, config, **kwargs)
-            finally:
-                _LOOKING.reset(token)
-            for request in _requests_in(looked):
-                self._requests.ask(request)
-        return super().invoke(input, config, **kwargs)
+            answers = self._requests.ask(_requests_in(looked))
+        with _answering(answers):
+            return super().invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """`invoke` for async graphs."""
+        answers: dict[str | None, ToolMessage] = {}
         if self._requests.guard.pauses:
-            token = _LOOKING.set(True)
-            try:
+            with _answering(None):
                 looked = await super().ainvoke(input, config, **kwargs)
-            finally:
-                _LOOKING.reset(token)
-            for request in _requests_in(looked):
-                await self._requests.aask(request)
-        return await super().ainvoke(input, config, **kwargs)
+            answers = await self._requests.aask(_requests_in(looked))
+        with _answering(answers):
+            return await super().ainvoke(input, config, **kwargs)
 
-    def _run_or_look(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
-        return _looked_at(request) if _LOOKING.get() else self._requests.run(request, handler)
+    def _wrap(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        answer = _answer_to(request)
+        return self._requests.run(request, handler) if answer is None else answer
 
-    async def _arun_or_look(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
-        return _looked_at(request) if _LOOKING.get() else await self._requests.arun(request, handler)
+    async def _awrap(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
+        answer = _answer_to(request)
+        return await self._requests.arun(request, handler) if answer is None else answer
 
 
-def _looked_at(request: ToolCallRequest) -> ToolMessage:
-    return ToolMessage("", tool_call_id=request.tool_call["id"] or "", artifact=request)
+@contextmanager
+def _answering(answers: Mapping[str | None, ToolMessage] | None) -> Iterator[None]:
+    token = _ANSWERS.set(answers)
+    try:
+        yield
+    finally:
+        _ANSWERS.reset(token)
+
+
+def _answer_to(request: ToolCallRequest) -> ToolMessage | None:
+    """What a call is answered with instead of being made."""
+    answers = _ANSWERS.get()
+    if answers is None:
+        return ToolMessage("", tool_call_id=request.tool_call["id"] or "", artifact=request)
+    return answers.get(request.tool_call["id"])
 
 
 def _requests_in(looked: Any) -> list[ToolCallRequest]:

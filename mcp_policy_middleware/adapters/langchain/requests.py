@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from ...calls import ToolCall, Unreadable
+from ...calls import Decision, ToolCall, Unreadable
 from ...errors import ToolDenied
 from ...guard import Guard
 from ...handover import Layer
@@ -48,13 +48,15 @@ class Requests:
         except ToolDenied as denial:
             return _answer(denial, call, request)
 
-    def ask(self, request: ToolCallRequest) -> None:
-        """Ask about a call ahead of it, where it needs a person."""
-        self.guard.ask(self._call(request))
+    def ask(self, requests: Sequence[ToolCallRequest]) -> dict[str | None, ToolMessage]:
+        """Ask people about calls ahead of them; the answers to those that are denied for it, by call id."""
+        calls = [self._call(request) for request in requests]
+        return _answers(requests, self.guard.ask(calls))
 
-    async def aask(self, request: ToolCallRequest) -> None:
+    async def aask(self, requests: Sequence[ToolCallRequest]) -> dict[str | None, ToolMessage]:
         """`ask` for async graphs."""
-        await self.guard.aask(self._call(request, awaited=True))
+        calls = [self._call(request, awaited=True) for request in requests]
+        return _answers(requests, await self.guard.aask(calls))
 
     def binding(self, tool: BaseTool) -> Binding:
         """A tool's place in the policy: its own, where this guard guards it."""
@@ -80,8 +82,17 @@ class Requests:
         return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"], sent)
 
 
+def _answers(requests: Sequence[ToolCallRequest], denials: Sequence[Decision | None]) -> dict[str | None, ToolMessage]:
+    both = zip(requests, denials, strict=True)
+    return {request.tool_call["id"]: _message(denial, request) for request, denial in both if denial is not None}
+
+
 def _answer(denial: ToolDenied, call: ToolCall, request: ToolCallRequest) -> ToolMessage:
     """The tool error of a denied call; a denial of another call is an exception of the tool's own."""
     if denial.decision.call is not call:
         raise denial
-    return denial_message(denial.decision, request.tool_call["name"], request.tool_call["id"] or "")
+    return _message(denial.decision, request)
+
+
+def _message(denial: Decision, request: ToolCallRequest) -> ToolMessage:
+    return denial_message(denial, request.tool_call["name"], request.tool_call["id"] or "")
