@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LAZILY = {("testing", "adapters")}  # inside a function only
 BACKENDS = {
+    "approvals.redis": "redis",
     "approvals.sqlite": "sqlite3",
     "backends.redis_clients": "redis",
     "backends.redis_server": "redis",

@@ -8,15 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import MissingDependency
 from .approver import Approver, NoAnswer
 from .base import ApprovalStore
 from .floods import Flood, FloodLimits
 from .function import FunctionApprover
 from .memory import MemoryApprovals
+from .queue import QueueApprover
 from .requests import Answer, ApprovalRequest, Found
 from .states import Event, State
 
 if TYPE_CHECKING:
+    from .redis import RedisApprovals
     from .sqlite import SQLiteApprovals
 
 __all__ = [
@@ -31,14 +34,21 @@ __all__ = [
     "FunctionApprover",
     "MemoryApprovals",
     "NoAnswer",
+    "QueueApprover",
+    "RedisApprovals",
     "SQLiteApprovals",
     "State",
 ]
 
-_HOMES: Final = {"SQLiteApprovals": ".sqlite"}
+_HOMES: Final = {"RedisApprovals": ".redis", "SQLiteApprovals": ".sqlite"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    try:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise MissingDependency(f"`{name}`", "redis") from error

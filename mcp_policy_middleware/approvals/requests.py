@@ -12,7 +12,7 @@ from ..calls import UNNAMED, Approval, Decision
 from ..canonical import canonical, digest
 from .states import TRANSITIONS, Event, State
 
-__all__ = ["Answer", "ApprovalRequest", "Found", "binding_of", "lapsed", "moved", "request_for", "stands"]
+__all__ = ["STANDING", "Answer", "ApprovalRequest", "Found", "binding_of", "lapsed", "moved", "request_for", "stands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,12 @@ def moved(request: ApprovalRequest, event: Event, now: float, by: str = "", why:
 
 def stands(request: ApprovalRequest, now: float) -> bool:
     """Whether the same call meets this request instead of a new one: an open one, or a no whose time is not up."""
-    return now < request.expires_at and request.state in (*_OPEN, State.DENIED)
+    return now < request.expires_at and request.state in STANDING
 
 
 _OPEN: Final = (State.PENDING, State.APPROVED)
+STANDING: Final = (*_OPEN, State.DENIED)
+"""The states in which a request stands until its time is up."""
 
 
 def _in_state(request: ApprovalRequest, state: State) -> ApprovalRequest:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Generator
 from functools import partial
 from importlib.resources import files
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import redis
 
@@ -16,9 +16,12 @@ from ..steps import adrive, drive
 from .redis_clients import Clients
 from .waiting import in_asyncio, in_thread
 
-__all__ = ["Command", "RedisServer", "Script", "Steps", "UnansweredError"]
+__all__ = ["Clock", "Command", "RedisServer", "Script", "Steps", "UnansweredError"]
 
 T = TypeVar("T")
+Clock: TypeAlias = Literal["server", "caller"]
+"""Whose clock tells the time: the Redis server's; or the guard's, for tests that set it."""
+
 Command: TypeAlias = Callable[[Any], Any]
 """What is asked of a client, sync or async."""
 
@@ -49,18 +52,23 @@ class RedisServer:
         tenant: Keeps apart those who share a server; in a cluster, what a tenant keeps is on one node.
         cluster: Whether the server is a node of a cluster.
         timeout: Seconds that one step may take: connecting, or an answer.
+        clock: Whose clock tells the time.
 
     Attributes:
         name: The server, without what is secret.
         prefix: What the tenant's keys begin with.
+        callers_clock: Whether the server's clock is not asked.
     """
 
-    def __init__(self, url: str, *, noun: str, tenant: str, cluster: bool, timeout: float) -> None:
+    def __init__(self, url: str, *, noun: str, tenant: str, cluster: bool, timeout: float, clock: Clock) -> None:
+        if clock not in get_args(Clock):
+            raise PolicyError(f"clock `{clock}` is not known: give `server` or `caller`")
         if not re.fullmatch(r"[\w.:@-]+", tenant):
             raise PolicyError("a tenant's name is made of letters, digits and any of `_.:@-`")
         self._clients = Clients(url, cluster=cluster, timeout=timeout)
         self.name = self._clients.name
         self.prefix = f"mcp-policy:{{{tenant}}}:"
+        self.callers_clock = clock == "caller"
         self._noun = noun
         self._fit = False  # whether the server was found to keep what it is given
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .approvals import approvals
 from .convert import convert
 from .counters import counters
 from .demo import demo
@@ -27,6 +28,7 @@ app.command()(diff)
 app.command()(convert)
 app.command()(schema)
 app.command()(demo)
+app.add_typer(approvals, name="approvals")
 app.add_typer(counters, name="counters")
 
 

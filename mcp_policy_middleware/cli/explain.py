@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,14 +22,9 @@ from ..policy.syntax import reason_of
 from ..selection import select
 from ..steps import drive
 from ..stores.memory import MemoryStore
-from .output import fail, fail_with, visible, write
+from .output import Format, fail, fail_with, visible, write
 
 __all__ = ["explain"]
-
-
-class _Format(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 def explain(
@@ -42,7 +36,7 @@ def explain(
     session: Annotated[str | None, typer.Option(help="The run or conversation it belongs to.")] = None,
     context: Annotated[str, typer.Option(help="What the application passes in, as `--arguments`.")] = "{}",
     at: Annotated[str | None, typer.Option(help="When, as `2026-01-15T10:00:00Z`; left out, now.")] = None,
-    format: Annotated[_Format, typer.Option(help="How the answer is printed.")] = _Format.TEXT,
+    format: Annotated[Format, typer.Option(help="How the answer is printed.")] = Format.TEXT,
 ) -> None:
     """Tell what would become of a call, and why: every stage, what each condition saw, the counters.
 
@@ -61,7 +55,7 @@ def explain(
     store = MemoryStore()
     steps = trace(policies.policy_for(server, grant), call, grant, session, known)
     told = drive(steps, lambda request: store.peek(request.charges, moment.timestamp()))
-    if format is _Format.JSON:
+    if format is Format.JSON:
         write(json.dumps({"tool": tool, "server": server, "grant": grant, **told.as_dict()}, indent=2) + "\n")
     else:
         where = "" if server is None else f" on {shown(server)}"

@@ -11,18 +11,15 @@ import secrets
 import struct
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final
 
-from ..backends.redis_server import RedisServer, Script, Steps, UnansweredError
+from ..backends.redis_server import Clock, RedisServer, Script, Steps, UnansweredError
 from ..charges import MILLION, Charge, CounterTotal, Refusal, Reservation
-from ..errors import PolicyError, StoreError
+from ..errors import StoreError
 from .base import Store
 from .ledger import Cell, refusal, totals
 
-__all__ = ["Clock", "RedisStore"]
-
-Clock: TypeAlias = Literal["server", "caller"]
-"""Whose clock tells the window: the Redis server's; or the guard's, for tests that set the time."""
+__all__ = ["RedisStore"]
 
 _MOST_EXACT: Final = 2**53
 _MOST_ABANDONED: Final = 1_000
@@ -51,12 +48,9 @@ class RedisStore(Store):
         timeout: float = 0.25,
         clock: Clock = "server",
     ) -> None:
-        if clock not in get_args(Clock):
-            raise PolicyError(f"clock `{clock}` is not known: give `server` or `caller`")
-        self._server = RedisServer(url, noun="counters", tenant=tenant, cluster=cluster, timeout=timeout)
+        self._server = RedisServer(url, noun="counters", tenant=tenant, cluster=cluster, timeout=timeout, clock=clock)
         self._prefix = self._server.prefix
         self._marker = f"{self._prefix}marker"
-        self._callers_clock = clock == "caller"
         self._script = Script(__package__, "counters.lua")
         self._abandoned: deque[Reservation] = deque(maxlen=_MOST_ABANDONED)
 
@@ -149,12 +143,12 @@ class RedisStore(Store):
 
     def _begin(self) -> Steps[bool]:
         seconds, micros = yield from self._server.ask(lambda client: client.time())
-        text = f"{secrets.token_hex(4)} {0 if self._callers_clock else seconds * MILLION + micros}"
+        text = f"{secrets.token_hex(4)} {0 if self._server.callers_clock else seconds * MILLION + micros}"
         begun = yield from self._server.ask(lambda client: client.set(self._marker, text, nx=True))
         return bool(begun)
 
     def _list(self, now: float) -> Steps[list[CounterTotal]]:
-        if not self._callers_clock:
+        if not self._server.callers_clock:
             now, _ = yield from self._server.ask(lambda client: client.time())
         start = f"{self._prefix}c:"
         pattern = f"{start}*"
@@ -188,7 +182,7 @@ class RedisStore(Store):
                 places[key] = len(keys)
             return places[key]
 
-        time = math.floor(now * MILLION) if self._callers_clock else -1
+        time = math.floor(now * MILLION) if self._server.callers_clock else -1
         rows = [] if held is None else _held(held)
         numbers: list[float] = [time, len(rows)]
         for key, ends, amount in rows:
