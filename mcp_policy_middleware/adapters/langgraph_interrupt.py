@@ -173,5 +173,5 @@ def _interrupted(question: dict[str, Any]) -> Any:
     except GraphBubbleUp:
         raise
     except Exception as error:  # it finds no graph in many ways
-        _LOG.exception(_NO_PAUSE)
+        _LOG.error("%s (%s)", _NO_PAUSE, type(error).__name__)
         raise PolicyError(_NO_PAUSE) from error

@@ -2,9 +2,9 @@
 
     python paying_agent.py DIRECTORY agent|node sync|async start|go|RESUME [die]
 
-`start` makes two payments, of which one needs a person; `go` runs the graph on, and so does the JSON to resume it with.
-With `die`, the tool kills its process once it has paid. Prints one JSON line and waits to be killed where a person is to
-be asked, or ends.
+`start` makes two payments, of which one needs a person; `go` runs the graph on, and so does the JSON to resume with.
+With `die`, the tool kills its process once it has paid. Prints one JSON line, and waits to be killed where a person is
+to be asked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +83,18 @@ def main() -> None:
 
     def invoked() -> Any:
         with SqliteSaver.from_conn_string(str(folder / "graph.db")) as saver:
-            return graph_with(saver).invoke(value, THREAD, durability="sync")
+            return graph_with(saver).invoke(value, THREAD)
 
     state = invoked() if way == "sync" else asyncio.run(ainvoked())
     charges = guard.explain(ToolCall("pay", {"amount": 1})).charges
     told = {
-        "used": store.peek(charges, guard_time()).used[0] // 1_000_000,
+        "used": store.peek(charges, time.time()).used[0] // 1_000_000,
         "questions": [each.value for each in state.get("__interrupt__", ())],
         "answers": {each.tool_call_id: reason(each) for each in state["messages"] if each.type == "tool"},
     }
     print(json.dumps(told), flush=True)
     if told["questions"]:
         sys.stdin.read()
-
-
-def guard_time() -> float:
-    """The time, as the guard tells it."""
-    from time import time
-
-    return time()
 
 
 def reason(message: Any) -> str | None:

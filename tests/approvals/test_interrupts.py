@@ -23,7 +23,7 @@ from langgraph.types import Command
 from pausing import THREAD, WAYS, Desk, answers_of, paused, resumed, step
 
 from mcp_policy_middleware import PolicyError, Reason, ToolCall, ToolDenied
-from mcp_policy_middleware.adapters.langchain import PolicyMiddleware, guard_tools
+from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, PolicyMiddleware, guard_tools
 from mcp_policy_middleware.adapters.langgraph import InterruptApprover, approve, deny, policy_tool_node
 from mcp_policy_middleware.testing import FakeToolCallingModel
 
@@ -87,6 +87,31 @@ def test_a_call_waits_for_a_person_and_is_made_once(way: str, start: Any) -> Non
     [request] = desk.approvals.requests(0)
     assert (request.by, request.why) == ("ann", "fine")
     assert desk.reasons()[-1] == "allowed"
+
+
+@WAYS
+@HOSTS
+def test_each_question_has_its_spans_and_no_argument_is_in_them(way: str, start: Any, caplog: Any) -> None:
+    desk = Desk()
+    graph, state = start(desk, way, [called("pay", "a", amount=50, note="canary-77")])
+    resumed(graph, approve(paused(state)[0], by="ann"), way)
+    spans = [span for span in desk.spans.get_finished_spans() if span.name == "policy_approval pay"]
+    assert [span.attributes["mcp_policy.approval.outcome"] for span in spans] == ["pending", "approved"]
+    assert desk.reasons() == ["allowed"]
+    assert not any("canary-77" in str(span.attributes) for span in desk.spans.get_finished_spans())
+    assert "canary-77" not in caplog.text
+
+
+@WAYS
+def test_a_callback_that_enforces_pauses_as_well(way: str) -> None:
+    desk = Desk()
+    handler = PolicyCallbackHandler(desk.guard, "enforce")
+    graph = agent_of(desk, [called("pay", "a", amount=50)], middleware=[], tools=[desk.pay()])
+    graph = graph.with_config(callbacks=[handler])
+    [question] = paused(step(graph, ASK, way))
+    assert desk.ran == []
+    resumed(graph, approve(question), way)
+    assert (desk.ran, desk.used()) == ([50], 1)
 
 
 @WAYS

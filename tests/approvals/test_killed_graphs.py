@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
+pytest.importorskip("langchain")
+pytest.importorskip("typer")
 
 from mcp_policy_middleware.adapters.langgraph import approve, deny
 
 PROGRAM = Path(__file__).with_name("paying_agent.py")
-ANSWER = """
-import sys, time
-from mcp_policy_middleware.approvals import SQLiteApprovals
-assert SQLiteApprovals(sys.argv[1]).move(sys.argv[2], sys.argv[3], time.time(), "ann").changed
-"""
+COMMAND = "from mcp_policy_middleware.cli import main; main()"
 KILLED = -9
 
 
@@ -41,11 +39,10 @@ class Place:
             assert process.wait(60) == (0 if told is not None and not told["questions"] else KILLED)
         return told
 
-    def answer(self, event: str, id: str) -> None:
-        """Answer a request from another process."""
-        subprocess.run(
-            [sys.executable, "-c", ANSWER, str(self.folder / "approvals.db"), id, event], check=True, timeout=60
-        )
+    def approve(self, id: str) -> None:
+        """Say yes from the command line."""
+        words = ["approvals", "approve", str(self.folder / "approvals.db"), id, "--by", "ann"]
+        subprocess.run([sys.executable, "-c", COMMAND, *words], check=True, timeout=60)
 
     def paid(self) -> list[str]:
         return sorted((self.folder / "paid.txt").read_text().split())
@@ -64,7 +61,7 @@ def test_a_graph_killed_while_waiting_makes_the_call_once(tmp_path: Path, host: 
     place = Place(tmp_path, host, way)
     [question] = place.run("start")["questions"]
     if by == "outside":
-        place.answer("approve", question["id"])
+        place.approve(question["id"])
         told = place.run("go")
     else:
         told = place.run(json.dumps(approve(question)))
@@ -79,7 +76,7 @@ def test_a_graph_killed_after_the_call_does_not_make_it_again(tmp_path: Path, ho
     place = Place(tmp_path, host, way)
     [question] = place.run("start")["questions"]
     if by == "outside":
-        place.answer("approve", question["id"])
+        place.approve(question["id"])
     assert place.run("go" if by == "outside" else json.dumps(approve(question)), "die") is None
     [again] = place.run("go")["questions"]
     assert again["id"] != question["id"]

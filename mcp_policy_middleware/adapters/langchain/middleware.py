@@ -40,7 +40,8 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
     a call that the tool then refuses because its arguments do not validate keeps its charge.
 
     A tool that the model's provider runs never passes here: it is withheld where the policy hides or denies it as a
-    whole, and no rule about its arguments can be enforced. It goes by its `name`, or else its `type`.
+    whole, or wants an approval, and no rule about its arguments can be enforced. It goes by its `name`, or else its
+    `type`.
 
     Args:
         guard: Who decides.
