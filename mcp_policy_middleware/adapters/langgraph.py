@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 from ..errors import MissingDependency, PolicyError
 from ..guard import Guard
@@ -92,7 +93,9 @@ def policy_tool_node(
     return _AskingNode([_guarded(each, requests) for each in tools], requests, **options)
 
 
-_ANSWERS: Final[ContextVar[Mapping[str | None, ToolMessage] | None]] = ContextVar("mcp_policy_langgraph", default=None)
+_Answers: TypeAlias = Mapping[str | None, ToolMessage]
+
+_ANSWERS: Final[ContextVar[_Answers | None]] = ContextVar("mcp_policy_langgraph", default=MappingProxyType({}))
 """What calls of a node are answered with instead of being made, by call id; None while they are only looked at."""
 
 
@@ -108,7 +111,7 @@ class _AskingNode(ToolNode):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Make the calls."""
-        answers: dict[str | None, ToolMessage] = {}
+        answers: _Answers = {}
         if self._requests.guard.pauses:
             with _answering(None):
                 looked = super().invoke(input, config, **kwargs)
@@ -118,7 +121,7 @@ class _AskingNode(ToolNode):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """`invoke` for async graphs."""
-        answers: dict[str | None, ToolMessage] = {}
+        answers: _Answers = {}
         if self._requests.guard.pauses:
             with _answering(None):
                 looked = await super().ainvoke(input, config, **kwargs)
@@ -136,7 +139,7 @@ class _AskingNode(ToolNode):
 
 
 @contextmanager
-def _answering(answers: Mapping[str | None, ToolMessage] | None) -> Iterator[None]:
+def _answering(answers: _Answers | None) -> Iterator[None]:
     token = _ANSWERS.set(answers)
     try:
         yield

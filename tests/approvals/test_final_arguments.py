@@ -218,6 +218,29 @@ def test_values_that_validation_makes_up_are_not_what_a_person_agrees_to() -> No
     assert (desk.shown, len(ran)) == ([{"amount": 7}], 1)
 
 
+def test_values_that_json_cannot_say_are_shown_as_written() -> None:
+    class Amount:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    class Odd(BaseModel):
+        amount: Any
+
+        @field_validator("amount")
+        @classmethod
+        def of(cls, amount: Any) -> Any:
+            return Amount(amount)
+
+    @tool(args_schema=Odd)
+    def pay(amount: Any) -> str:
+        """Pay."""
+        return f"paid {amount.number}"
+
+    desk = Desk()
+    assert act(outer_layer(pay, desk), "sync", called("pay", amount=7)).content == "paid 7"
+    assert desk.shown == [{"amount": 7}]
+
+
 def test_nothing_is_validated_for_a_person_who_is_not_asked() -> None:
     checked: list[int] = []
 

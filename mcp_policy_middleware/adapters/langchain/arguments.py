@@ -12,6 +12,8 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.utils.pydantic import get_fields
 from pydantic_core import to_jsonable_python
 
+from ...canonical import canonical
+
 __all__ = ["Parameters", "as_json", "as_sent", "as_written", "injected_names"]
 
 _FRAMEWORK_NAMES: Final = frozenset({"callbacks", "run_manager", "runtime"})
@@ -102,11 +104,11 @@ def as_sent(tool: BaseTool, arguments: Mapping[str, Any], call_id: str | None, *
     """A model's arguments as a guarded tool would show them: validated, with defaults, without what is injected.
 
     The tool validates them twice for this, and a third time when it runs. Arguments that do not validate are shown as
-    they were written, for the tool will refuse them; so are those that come out otherwise each time, such as with a
-    default that is a fresh id: nobody can agree to what is not there yet.
+    they were written, for the tool will refuse them; so are those that JSON cannot say, and those that come out
+    otherwise each time, such as with a default that is a fresh id: nobody can agree to what is not there yet.
     """
     first, second = (_validated(tool, arguments, call_id, awaited=awaited) for _ in range(2))
-    return as_written(tool, arguments) if first is None or first != second else first
+    return first if first is not None and _is_same(first, second) else as_written(tool, arguments)
 
 
 def _validated(
@@ -123,6 +125,13 @@ def _validated(
     except Exception:  # of a validator, which may be anybody's code
         return None
     return as_json({**parameters.defaults, **parameters.given(args, kwargs)})
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    try:
+        return canonical(first) == canonical(second)
+    except ValueError:  # JSON cannot say it, so nobody could be shown it
+        return False
 
 
 def _without(schema: Any, injected: frozenset[str]) -> Any:
