@@ -7,11 +7,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
 from mcp_policy_middleware import calls
+from mcp_policy_middleware.approvals import states
+from mcp_policy_middleware.approvals.states import TRANSITIONS, Event, State
 from mcp_policy_middleware.engine.conditions import OPERATORS
 from mcp_policy_middleware.policy.lint import RULES
 
@@ -36,14 +39,19 @@ def operators() -> str:
 
 def reasons() -> str:
     """The reasons, from the enum and the text under each member."""
-    tree = ast.parse(Path(calls.__file__).read_text(encoding="utf-8"))
-    (enum,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Reason")
-    rows = []
+    return table(("reason", "meaning"), ((f"`{name}`", text) for name, text in documented(calls, "Reason").items()))
+
+
+def documented(module: ModuleType, name: str) -> dict[str, str]:
+    """The values of an enum, each with the text under it."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    (enum,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    texts = {}
     for member, text in zip(enum.body[1::2], enum.body[2::2], strict=True):
         if not isinstance(member, ast.Assign) or not isinstance(text, ast.Expr):
-            raise SystemExit("each reason is a member with a text under it")
-        rows.append((f"`{ast.literal_eval(member.value)}`", ast.literal_eval(text.value)))
-    return table(("reason", "meaning"), rows)
+            raise SystemExit(f"each member of {name} has a text under it")
+        texts[ast.literal_eval(member.value)] = ast.literal_eval(text.value)
+    return texts
 
 
 def advice() -> str:
@@ -77,10 +85,30 @@ def coverage_calls() -> str:
     return table(("the call", "what it is"), ((shown(each), each["is"]) for each in COVERAGE["rows"].values()))
 
 
+def approval_states() -> str:
+    """Where each event leads from each state of an approval request."""
+    meanings = documented(states, "State")
+    head = ("state", "meaning", *(f"`{event}`" for event in Event))
+    rows = []
+    for state in State:
+        leads = (TRANSITIONS.get((state, event)) for event in Event)
+        rows.append((f"`{state}`", meanings[state.value], *(f"`{to}`" if to else "-" for to in leads)))
+    return table(head, rows)
+
+
+def approval_events() -> str:
+    """What each event of an approval request is."""
+    return table(
+        ("event", "what happens"), ((f"`{event}`", text) for event, text in documented(states, "Event").items())
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "operators": operators,
     "reasons": reasons,
     "advice": advice,
+    "approval_states": approval_states,
+    "approval_events": approval_events,
     "coverage": coverage,
     "coverage_words": coverage_words,
     "coverage_hooks": coverage_hooks,

@@ -34,6 +34,7 @@ Deciding: TypeAlias = Generator[Any, Any, Decision]
 
 _LONGEST: Final = 31 * 86_400
 
+_REQUIRED: Final = "approval required: a person must agree"
 _FAILED: Final = "approval failed: a person could not be asked, try again later"
 _CHANGED: Final = "approval failed: the call or its policy changed while a person was asked, try again"
 _USED: Final = "approval failed: the approval was used by another call"
@@ -97,6 +98,8 @@ class Approving:
             taken: For a call that is asked about ahead, and uses its approval when it is made: approvals of the calls
                 that are made with it. None for a call that is made now.
         """
+        if not asks.enforced:  # shadow mode asks nobody (PL-4.4)
+            return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
         try:
             draft = request_for(asks, _arguments(asks), _seen(asks, context))
         except ValueError as error:
@@ -109,7 +112,7 @@ class Approving:
             words = f"too many approval requests: try again in {found.retry_after} s"
             return _refused(asks, Reason.APPROVAL_FLOOD, words, retry_after=found.retry_after)
         if found is draft:
-            return _refused(asks, Reason.APPROVAL_REQUIRED, "approval required: a person will be asked")
+            return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
         if found.state is not State.APPROVED:
             return _answered(asks, found)
         if taken is not None and found.id in taken:

@@ -152,7 +152,7 @@ class Passage:
             return decide(policy, call, outer.grant, outer.session, self.suspended, held, context, self.lenient, person)
 
         decision = yield from flow(self._person)
-        if decision.reason is not _ASKS or self.approving is None or not decision.enforced:
+        if decision.reason is not _ASKS or self.approving is None:
             return decision
         if is_bound(outer.approval, decision, context):  # a person has agreed to just this
             return (yield from flow(Person.AGREED))
@@ -160,7 +160,7 @@ class Passage:
 
     def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
-        if self.approving is None or not decision.enforced:
+        if self.approving is None:
             return decision
         again = partial(self._flow, call, Person.AGREED)
         return (yield from self.approving.decided(decision, self._context(call), again, looking=looking, taken=taken))

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from mcp_policy_middleware import UNNAMED, Decision, Guard, Outcome, Policy, Reason, StoreError, ToolCall, parse_policy
+from mcp_policy_middleware.approvals import Answer, ApprovalRequest, Approver, Event, FloodLimits, NoAnswer
 from mcp_policy_middleware.calls import Unreadable
 from mcp_policy_middleware.charges import Refusal
 from mcp_policy_middleware.engine.conditions import compile_condition
@@ -31,18 +32,11 @@ MORNING = "2026-03-04T10:00:00Z"
 SECTIONS = [
     "PL-1.4", "PL-1.5", "PL-1.6", "PL-2", "PL-3.1", "PL-3.2", "PL-3.3", "PL-3.4", "PL-3.5", "PL-3.6", "PL-3.7",
     "PL-3.8", "PL-4", "PL-4.1", "PL-4.2", "PL-4.3", "PL-4.4", "PL-5.1", "PL-5.2", "PL-5.3", "PL-5.4", "PL-5.5",
-    "PL-5.6", "PL-5.7", "PL-5.8", "PL-9.1", "PL-9.2",
+    "PL-5.6", "PL-5.7", "PL-5.8", "PL-7.1", "PL-7.2", "PL-7.3", "PL-7.4", "PL-9.1", "PL-9.2",
 ]  # fmt: skip
 """The sections that say what is decided of a call; each has a case."""
 
-LATER = {
-    Reason.APPROVAL_PENDING: "approvals are not kept yet (PL-7.2)",
-    Reason.APPROVAL_DENIED: "approvals are not kept yet (PL-7.2)",
-    Reason.APPROVAL_EXPIRED: "approvals are not kept yet (PL-7.2)",
-    Reason.APPROVAL_FAILED: "approvals are not kept yet (PL-7.2)",
-    Reason.APPROVAL_FLOOD: "approvals are not kept yet (PL-7)",
-    Reason.DEFINITION_CHANGED: "definitions of tools are not pinned yet (PL-4.3)",
-}
+LATER = {Reason.DEFINITION_CHANGED: "definitions of tools are not pinned yet (PL-4.3)"}
 """The reasons that no document brings about yet, and why."""
 
 
@@ -100,6 +94,21 @@ class BrokenStore(MemoryStore):
         raise StoreError("down")
 
 
+class People(Approver):
+    """Those who are asked: `yes`, `no`, `later`, too `late`, or somebody who `fails`."""
+
+    def __init__(self, say: str) -> None:
+        super().__init__(floods=FloodLimits(pending=2, an_hour=6))
+        self.say = say
+
+    def ask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
+        none = {"later": NoAnswer.LATER, "late": NoAnswer.TOO_LATE}
+        return none[self.say] if self.say in none else Answer({"yes": True, "no": False}[self.say])
+
+    async def aask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
+        return self.ask(request, seconds)
+
+
 class Caller:
     """Decides and settles by the sync driver."""
 
@@ -134,6 +143,7 @@ class Run:
         self.clock = FrozenClock(datetime.fromisoformat(MORNING))
         self.store = BrokenStore() if case.get("store") == "broken" else MemoryStore()
         self.held: dict[str, Decision] = {}
+        self.people = People(case["approver"]) if "approver" in case else None
         self.guard = self.guard_of(case)
 
     def guard_of(self, part: dict[str, Any]) -> Guard:
@@ -143,7 +153,7 @@ class Run:
         else:
             given = parse_policy(json.dumps(part["policy"]))
         settings = self.case.get("guard", {})
-        return Guard(given, store=self.store, clock=self.clock, telemetry=False, **settings)
+        return Guard(given, store=self.store, clock=self.clock, telemetry=False, approver=self.people, **settings)
 
     def step(self, step: dict[str, Any]) -> None:
         """One call, or one settlement."""
@@ -152,6 +162,9 @@ class Run:
         if "settle" in step:
             self.caller.settle(self.guard, self.held[step["settle"]], Outcome(step["outcome"]))
             return
+        if "answer" in step and self.people is not None:
+            requests = self.people.store.requests(self.clock().timestamp())
+            self.people.store.move(requests[-1].id, Event(step["answer"]), self.clock().timestamp())
         if "policy" in step:
             self.guard = self.guard_of(step)
         if "suspend" in step:
@@ -160,8 +173,8 @@ class Run:
         for _ in range(step.get("times", 1)):
             arguments = special(step.get("arguments", {}))
             decisions = self.caller.decide(self.guard, ToolCall(step.get("tool", "t"), arguments, **given))
-            for decision in decisions:
-                check(decision, step["expect"])
+            for decision, expected in zip(decisions, (step.get("look", step["expect"]), step["expect"]), strict=True):
+                check(decision, expected)
             decision = decisions[-1]
             if "hold" in step:
                 self.held[step["hold"]] = decision
@@ -208,14 +221,14 @@ def test_every_reason_has_a_case() -> None:
 
 CALL_KEYS = {
     "tool", "arguments", "server", "grant", "session", "context", "at", "outcome", "times", "hold", "suspend", "policy",
-    "expect",
+    "expect", "look", "answer",
 }  # fmt: skip
 
 
 def test_every_key_of_a_case_is_read() -> None:
     """A key that the runner does not know would be a case that tests nothing."""
     for case in CASES:
-        assert set(case) <= {"id", "section", "policy", "policies", "calls", "guard", "store"}, case["id"]
+        assert set(case) <= {"id", "section", "policy", "policies", "calls", "guard", "store", "approver"}, case["id"]
         for step in case["calls"]:
             assert set(step) <= ({"settle", "outcome", "at"} if "settle" in step else CALL_KEYS), case["id"]
             if isinstance(step.get("expect"), dict):

@@ -124,7 +124,7 @@ def expire(words: Words, by: By = None, tenant: Tenant = "default", cluster: Clu
 def _move(words: list[str], event: Event, by: str | None, why: str, tenant: str, cluster: bool) -> None:
     """Answer requests, all of which are known before the first is answered; a line for each."""
     store, ids = _read(words)
-    by = _user() if by is None else by
+    by, why = (text.encode("utf-8", "replace").decode() for text in (_user() if by is None else by, why))  # as typed
     refused = False
     with _opened(store, tenant, cluster) as opened:
         for request in _found(opened, ids, time.time()):
@@ -194,6 +194,7 @@ def _told(request: ApprovalRequest, *, arguments: bool = True) -> dict[str, Any]
 
 def _described(request: ApprovalRequest, now: float) -> str:
     """All there is to know, each under its name, which nothing beside it can pass for; the arguments come last."""
+    left = _left(request, now)
     rows = {
         "id": request.id,
         "state": request.state,
@@ -207,7 +208,7 @@ def _described(request: ApprovalRequest, now: float) -> str:
         "digest": request.policy_digest,
         "call id": request.call_id,
         "asked": f"{iso(request.asked_at)}, {_span(now - request.asked_at)} ago",
-        "expires": f"{iso(request.expires_at)}, {_left(request, now) or 'no time'} left",
+        "expires": iso(request.expires_at) + (f", {left} left" if left else ""),
         "answered": None if request.answered_at is None else iso(request.answered_at),
         "by": request.by,
         "why": request.why,
