@@ -18,13 +18,19 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.prebuilt import create_react_agent
+from langgraph.prebuilt import ToolNode, create_react_agent
 from langgraph.types import Command
 from pausing import THREAD, WAYS, Desk, answers_of, paused, resumed, step
 
 from mcp_policy_middleware import PolicyError, Reason, ToolCall, ToolDenied
 from mcp_policy_middleware.adapters.langchain import PolicyCallbackHandler, PolicyMiddleware, guard_tools
-from mcp_policy_middleware.adapters.langgraph import InterruptApprover, approve, deny, policy_tool_node
+from mcp_policy_middleware.adapters.langgraph import (
+    InterruptApprover,
+    approve,
+    deny,
+    policy_tool_node,
+    tool_node_wrappers,
+)
 from mcp_policy_middleware.testing import FakeToolCallingModel
 
 ASK = {"messages": [("user", "pay")]}
@@ -229,6 +235,22 @@ def test_a_node_of_other_shapes_asks_first_too(way: str, messages_key: str) -> N
     assert desk.ran == []
     resumed(graph, approve(question), way)
     assert (sorted(desk.ran), desk.used()) == ([1, 50], 2)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_tool_node_of_ones_own_makes_the_calls_beside_it_again(wrapped: bool) -> None:
+    """LangGraph runs the node again, and nothing there can ask before calls are made; the paused call is made once."""
+    desk = Desk()
+    tools = [desk.pay()] if wrapped else guard_tools([desk.pay()], desk.guard)
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", ToolNode(tools, **(tool_node_wrappers(desk.guard) if wrapped else {})))
+    builder.set_entry_point("tools")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    calls = [called("pay", str(n), amount=n) for n in (1, 50)]
+    [question] = paused(step(graph, {"messages": [AIMessage("", tool_calls=calls)]}))
+    assert desk.ran == [1]
+    resumed(graph, approve(question))
+    assert (sorted(desk.ran), desk.used(), desk.states()) == ([1, 1, 50], 3, ["consumed"])
 
 
 @WAYS
