@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .approver import Approver, NoAnswer
 from .base import ApprovalStore
+from .console import ConsoleApprover
 from .floods import Flood, FloodLimits
 from .function import FunctionApprover
 from .memory import MemoryApprovals
+from .notebook import NotebookApprover
 from .requests import Answer, ApprovalRequest, Found
 from .states import Event, State
 
@@ -15,6 +17,7 @@ __all__ = [
     "ApprovalRequest",
     "ApprovalStore",
     "Approver",
+    "ConsoleApprover",
     "Event",
     "Flood",
     "FloodLimits",
@@ -22,5 +25,6 @@ __all__ = [
     "FunctionApprover",
     "MemoryApprovals",
     "NoAnswer",
+    "NotebookApprover",
     "State",
 ]

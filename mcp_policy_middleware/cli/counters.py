@@ -21,8 +21,9 @@ from ..calls import UNNAMED
 from ..charges import CounterTotal, as_number
 from ..engine.keys import read_key
 from ..errors import PolicyError
+from ..printable import visible
 from ..stores import Store
-from .output import fail, visible, write
+from .output import fail, write
 
 __all__ = ["counters"]
 

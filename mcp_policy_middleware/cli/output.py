@@ -13,15 +13,9 @@ import typer
 
 from ..errors import DocumentError, Problem
 from ..policy.syntax import reason_of
+from ..printable import visible
 
-__all__ = ["fail", "fail_with", "visible", "write"]
-
-
-def visible(text: str) -> str:
-    """The text with everything unprintable spelled out, so that no document writes to a terminal what it likes."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+__all__ = ["fail", "fail_with", "write"]
 
 
 def fail(message: str, help: str = "") -> typer.Exit:
