@@ -15,21 +15,21 @@ PRELUDE = """
 import json
 from mcp_policy_middleware import Guard, ToolCall, ToolDenied, parse_policy
 from mcp_policy_middleware.approvals import FunctionApprover, NotebookApprover
-guard = Guard(
-    parse_policy(json.dumps({"version": "1", "default": "deny", "tools": {"pay": {"action": "require_approval"}}})),
-    approver=NotebookApprover(), approval_timeout=TIMEOUT,
-)
-call = ToolCall("pay", {"amount": 5, "to": "<b>\\u202eann</b>"})
+policy = parse_policy(json.dumps({"version": "1", "default": "deny", "tools": {"pay": {"action": "require_approval"}}}))
+approver = NotebookApprover()
+def guard_of(seconds):
+    return Guard(policy, approver=approver, approval_timeout=seconds)
+guard = guard_of(30)
+async def paid():
+    return "paid"
 def pay():
     try:
         return guard.run(call, lambda: "paid")
     except ToolDenied as denied:
         return denied.decision.reason.value
-async def paid():
-    return "paid"
-async def apay():
+async def apay(call=None):
     try:
-        return await guard.arun(call, paid)
+        return await guard.arun(call or globals()["call"], paid)
     except ToolDenied as denied:
         return denied.decision.reason.value
 """
@@ -44,7 +44,8 @@ class Kernel:
         printed: What they print.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, manager: KernelManager, client: Any) -> None:
+        self.manager = manager
         self.client = client
         self.widgets: dict[str, dict[str, Any]] = {}
         self.shown: list[dict[str, Any]] = []
@@ -63,15 +64,32 @@ class Kernel:
         """Hear what the kernel says until a cell has ended."""
         self._hear(lambda: cell in self._idle)
 
+    def forget(self) -> None:
+        """Forget what was shown and printed."""
+        self.widgets.clear()
+        self.shown.clear()
+        self.printed = ""
+
     def button(self, description: str) -> str:
         """The comm of a button, once a question is shown."""
-        self._hear(lambda: any(self._buttons(description)) and bool(self.shown))
-        return self._buttons(description)[-1]
+        return self.buttons(description, 1)[0]
 
-    def click(self, comm_id: str) -> None:
-        """What a front end sends when a button is clicked."""
+    def buttons(self, description: str, questions: int) -> list[str]:
+        """The comms of such buttons, in their order, once so many questions are shown."""
+        self._hear(lambda: len(self.shown) >= questions)
+        return self._buttons(description)
+
+    def click(self, comm_id: str, *, key: bytes | None = None, subshell: str | None = None) -> None:
+        """What a front end sends when a button is clicked; with another key, what somebody else sends."""
         data = {"method": "custom", "content": {"event": "click"}}
-        self.client.shell_channel.send(self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data}))
+        session = self.client.session
+        ours = session.key
+        session.key = ours if key is None else key
+        message = session.msg("comm_msg", {"comm_id": comm_id, "data": data})
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
+        self.client.shell_channel.send(message)
+        session.key = ours
 
     def _buttons(self, description: str) -> list[str]:
         return [one for one, state in self.widgets.items() if state.get("description") == description]
@@ -89,23 +107,23 @@ class Kernel:
                 self.shown.append(content["data"])
             elif kind == "stream":
                 self.printed += content["text"]
-            elif kind == "error":
+            elif kind == "error" and content["ename"] != "KeyboardInterrupt":
                 raise AssertionError("\n".join(content["traceback"]))
             elif kind == "status" and content["execution_state"] == "idle":
                 self._idle.add(message["parent_header"].get("msg_id", ""))
 
 
 @contextmanager
-def kernel(timeout: float = LONGEST) -> Iterator[Kernel]:
-    """A kernel with a guard whose `NotebookApprover` asks, and that long."""
+def kernel() -> Iterator[Kernel]:
+    """A kernel with a guard whose `NotebookApprover` asks."""
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        running = Kernel(client)
-        running.run(PRELUDE.replace("TIMEOUT", repr(timeout)))
+        running = Kernel(manager, client)
+        running.run(PRELUDE)
         yield running
     finally:
         client.stop_channels()
