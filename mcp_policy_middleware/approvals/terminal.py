@@ -57,8 +57,10 @@ def terminal_of(stdin: TextIO | None, turn: threading.Lock) -> Terminal:
         if sys.platform == "win32":
             return WindowsTerminal(turn)
         return PosixTerminal(stdin.fileno())
-    except (OSError, ValueError):  # it is closed, or its device is not in reach
+    except ValueError:  # it is closed
         raise PolicyError(_NO_TERMINAL) from None
+    except OSError as error:  # another user's, or another container's
+        raise PolicyError(f"the terminal of stdin cannot be opened: {error.strerror}") from None
 
 
 if sys.platform == "win32":

@@ -7,9 +7,11 @@ import asyncio
 import io
 import os
 import pty
+import queue
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +26,9 @@ from mcp_policy_middleware.approvals import (
     ApprovalRequest,
     Approver,
     ConsoleApprover,
+    Event,
     FunctionApprover,
+    NoAnswer,
     NotebookApprover,
 )
 from mcp_policy_middleware.backends.waiting import in_asyncio, sleep
@@ -54,12 +58,14 @@ class Subject:
         screen: All that the person was shown.
         questions: How many questions that were.
         shown: Is set when there was one.
+        acted: Is set when its person has answered, where the answer comes by another way.
     """
 
     approver: Approver
     screen: str = ""
     questions: int = 0
     shown: threading.Event = field(default_factory=threading.Event)
+    acted: threading.Event = field(default_factory=threading.Event)
 
     def show(self, what: str) -> None:
         """The person sees a question."""
@@ -76,11 +82,13 @@ class Entry:
         make: Sets it up with a person.
         faults: What can go wrong with it, and the reason that it is denied with.
         says_why: Whether its person can say why.
+        later: Whether the answer comes by another way: the call is pending, and made again when the person has acted.
     """
 
     make: Callable[[Script], AbstractContextManager[Subject]]
     faults: Mapping[str, Reason]
     says_why: bool = True
+    later: bool = False
 
 
 class Broken(Exception):
@@ -150,6 +158,41 @@ def function_that_returns_an_awaitable(script: Script) -> Iterator[Subject]:
     """A function that is not async, and returns what is."""
     subject = Subject(FunctionApprover(lambda request: _asks(script, subject, request)))
     yield subject
+
+
+class LaterApprover(Approver):
+    """Notes whom to answer, as a queue does."""
+
+    def __init__(self, noted: Callable[[ApprovalRequest], None]) -> None:
+        super().__init__()
+        self._noted = noted
+
+    def ask(self, request: ApprovalRequest, seconds: float) -> NoAnswer:
+        self._noted(request)
+        return NoAnswer.LATER
+
+    async def aask(self, request: ApprovalRequest, seconds: float) -> NoAnswer:
+        return self.ask(request, seconds)
+
+
+@contextmanager
+def answered_later(script: Script) -> Iterator[Subject]:
+    """An approver that does not wait."""
+    asked: queue.SimpleQueue[ApprovalRequest] = queue.SimpleQueue()
+
+    def act(leave: threading.Event) -> None:
+        while not leave.wait(0.005):
+            if asked.empty():
+                continue
+            request = asked.get()
+            subject.show(repr(request.arguments))
+            event = Event.DENY if script.act == "no" else Event.APPROVE
+            subject.approver.store.move(request.id, event, time.time(), "ann", WHY)
+            subject.acted.set()
+
+    subject = Subject(LaterApprover(asked.put))
+    with person(act):
+        yield subject
 
 
 @contextmanager
@@ -304,6 +347,7 @@ ENTRIES = {
     "async function": Entry(async_function, _FUNCTION),
     "function that returns an awaitable": Entry(function_that_returns_an_awaitable, _FUNCTION),
     "console": Entry(console, _TERMINAL),
+    "answered later": Entry(answered_later, {}, later=True),
     "notebook": Entry(notebook, {}, says_why=False),
     "notebook without a kernel": Entry(notebook_without_a_kernel, _TERMINAL, says_why=False),
 }
