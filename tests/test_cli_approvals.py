@@ -32,7 +32,7 @@ from mcp_policy_middleware.approvals import (
 )
 from mcp_policy_middleware.approvals.states import TRANSITIONS
 from mcp_policy_middleware.cli.app import app
-from mcp_policy_middleware.cli.output import visible
+from mcp_policy_middleware.printable import visible
 from mcp_policy_middleware.stores import SQLiteStore
 
 POLICY = parse_policy(
