@@ -31,7 +31,7 @@ def facts_of(request: ApprovalRequest, seconds: float) -> list[tuple[str, str]]:
 
 
 def arguments_of(request: ApprovalRequest) -> list[str]:
-    """The arguments in full, as lines of valid JSON, in which everything that cannot be seen is escaped as JSON does."""
+    """The arguments in full, as lines of valid JSON, in which what cannot be seen is escaped as JSON does it."""
     text = json.dumps(request.arguments, ensure_ascii=False, indent=2)
     return [
         "".join(char if char == visible(char) else json.dumps(char)[1:-1] for char in line) for line in text.split("\n")

@@ -28,8 +28,10 @@ from mcp_policy_middleware.approvals import (
     ConsoleApprover,
     Event,
     FunctionApprover,
+    MemoryApprovals,
     NoAnswer,
     NotebookApprover,
+    QueueApprover,
 )
 from mcp_policy_middleware.backends.waiting import in_asyncio, sleep
 
@@ -160,24 +162,25 @@ def function_that_returns_an_awaitable(script: Script) -> Iterator[Subject]:
     yield subject
 
 
-class LaterApprover(Approver):
-    """Notes whom to answer, as a queue does."""
+class NotedQueue(QueueApprover):
+    """The queue, which also notes whom to answer."""
 
     def __init__(self, noted: Callable[[ApprovalRequest], None]) -> None:
-        super().__init__()
+        super().__init__(MemoryApprovals())
         self._noted = noted
 
-    def ask(self, request: ApprovalRequest, seconds: float) -> NoAnswer:
+    def ask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
         self._noted(request)
-        return NoAnswer.LATER
+        return super().ask(request, seconds)
 
-    async def aask(self, request: ApprovalRequest, seconds: float) -> NoAnswer:
-        return self.ask(request, seconds)
+    async def aask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
+        self._noted(request)
+        return await super().aask(request, seconds)
 
 
 @contextmanager
 def answered_later(script: Script) -> Iterator[Subject]:
-    """An approver that does not wait."""
+    """A queue, which does not wait."""
     asked: queue.SimpleQueue[ApprovalRequest] = queue.SimpleQueue()
 
     def act(leave: threading.Event) -> None:
@@ -190,7 +193,7 @@ def answered_later(script: Script) -> Iterator[Subject]:
             subject.approver.store.move(request.id, event, time.time(), "ann", WHY)
             subject.acted.set()
 
-    subject = Subject(LaterApprover(asked.put))
+    subject = Subject(NotedQueue(asked.put))
     with person(act):
         yield subject
 
@@ -347,7 +350,7 @@ ENTRIES = {
     "async function": Entry(async_function, _FUNCTION),
     "function that returns an awaitable": Entry(function_that_returns_an_awaitable, _FUNCTION),
     "console": Entry(console, _TERMINAL),
-    "answered later": Entry(answered_later, {}, later=True),
+    "queue": Entry(answered_later, {}, later=True),
     "notebook": Entry(notebook, {}, says_why=False),
     "notebook without a kernel": Entry(notebook_without_a_kernel, _TERMINAL, says_why=False),
 }
