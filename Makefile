@@ -40,9 +40,9 @@ stress: $(VENVS)/mcp2/ready  ## Race 8 processes of 50 threads for one counter o
 bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
 	$(VENVS)/mcp2/bin/python benchmarks/language.py
 
-coverage: $(VENVS)/mcp2/ready  ## Measure branch coverage of the engine, the stores and their backends, which is to be whole
+coverage: $(VENVS)/mcp2/ready  ## Measure branch coverage of the engine, counters, approvals and their backends, which is to be whole
 	$(VENVS)/mcp2/bin/python -m coverage run --branch \
-		--source mcp_policy_middleware/engine,mcp_policy_middleware/stores,mcp_policy_middleware/backends -m pytest tests --ignore tests/adapters
+		--source mcp_policy_middleware/engine,mcp_policy_middleware/stores,mcp_policy_middleware/approvals,mcp_policy_middleware/backends -m pytest tests --ignore tests/adapters
 	$(VENVS)/mcp2/bin/python -m coverage report --show-missing --fail-under 100
 
 properties: $(VENVS)/mcp2/ready  ## Compare the engine with the reference evaluator on 20,000 random policies and calls

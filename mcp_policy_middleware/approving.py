@@ -80,7 +80,13 @@ class Approving:
         self._telemetry = telemetry
 
     def decided(
-        self, asks: Decision, context: Mapping[str, Any] | None, again: Callable[[], Flow], *, looking: bool
+        self,
+        asks: Decision,
+        context: Mapping[str, Any] | None,
+        again: Callable[[], Flow],
+        *,
+        looking: bool,
+        taken: set[str] | None = None,
     ) -> Deciding:
         """The decision of a call that a person must agree to.
 
@@ -89,6 +95,8 @@ class Approving:
             context: What the application passes in for conditions.
             again: Decides the call anew, on a fresh clock and by the policy of then, with the approval answered.
             looking: Whether nobody is asked and nothing is used.
+            taken: For a call that is asked about ahead, and uses its approval when it is made: approvals of the calls
+                that are made with it. None for a call that is made now.
         """
         if not asks.enforced:  # shadow mode asks nobody (PL-4.4)
             return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
@@ -97,7 +105,7 @@ class Approving:
         except ValueError as error:
             return _refused(asks, Reason.INVALID_CALL, f"the call cannot be approved: {error}")
         try:
-            found = yield from self._found(draft, asks, looking)
+            found = yield from self._found(draft, asks, looking, ahead=taken is not None)
         except (StoreError, LookupError):
             return _refused(asks, Reason.APPROVAL_FAILED, _FAILED)
         if isinstance(found, Flood):
@@ -107,15 +115,19 @@ class Approving:
             return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
         if found.state is not State.APPROVED:
             return _answered(asks, found)
+        if taken is not None and found.id in taken:
+            return _refused(asks, Reason.APPROVAL_FAILED, _USED, found.approval())
         decision = yield from again()
-        if decision.effect == "deny":
+        if looking or taken is not None or decision.effect == "deny":
             decision.approval = found.approval()
-        elif not looking:
+        else:
             decision = yield from self._used(decision, found, asks, context)
+        if taken is not None and decision.effect == "allow":
+            taken.add(found.id)
         return decision
 
     def _found(
-        self, draft: ApprovalRequest, asks: Decision, looking: bool
+        self, draft: ApprovalRequest, asks: Decision, looking: bool, ahead: bool
     ) -> Generator[Consult, Any, ApprovalRequest | Flood]:
         """How the request stands, after a person was asked where nobody had been."""
         if looking:
@@ -136,7 +148,8 @@ class Approving:
             outcome = Approval(draft.id, State.PENDING.value)
             raise
         finally:
-            if self._telemetry is not None:
+            later = ahead and outcome.state == State.APPROVED  # the call itself will find it, and record it
+            if self._telemetry is not None and not later:
                 self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
 
     def _used(

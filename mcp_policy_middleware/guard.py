@@ -115,6 +115,24 @@ class Guard:
         """`explain`, with a span that says not enforced: for a call that goes on whatever the policy says."""
         return drive(self._passage.recorded(call, observing=True), self._look)
 
+    @property
+    def pauses(self) -> bool:
+        """Whether asking a person ends whatever makes the call, which is run again for the answer."""
+        approving = self._passage.approving
+        return approving is not None and bool(approving.approver.control_flow)
+
+    def ask(self, calls: Iterable[ToolCall]) -> list[Decision | None]:
+        """Ask people about calls that will be made together, before any of them is.
+
+        Returns:
+            For each call the denial that asking came to; None where the call is decided when it is made.
+        """
+        return drive(self._passage.ahead(calls), self._look)
+
+    async def aask(self, calls: Iterable[ToolCall]) -> list[Decision | None]:
+        """`ask` for async callers."""
+        return await adrive(self._passage.ahead(calls), self._alook)
+
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
         return drive(self._passage.recorded(call), self._answer)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -66,6 +66,26 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=True)
         return decision
 
+    def ahead(self, calls: Iterable[ToolCall]) -> Generator[Any, Any, list[Decision | None]]:
+        """Ask people about calls before any of them is made, for a driver that only looks.
+
+        Returns:
+            For each call the denial that asking came to; None where the call is decided when it is made.
+        """
+        denials: list[Decision | None] = []
+        taken: set[str] = set()
+        for call in calls:
+            started = time.time_ns() if self._recording() else 0
+            decision = yield from self._flow(call, self._person)
+            asks = decision.reason is _ASKS
+            if asks:
+                decision = yield from self._asked(decision, call, looking=False, taken=taken)
+            denied = asks and not decision.allowed
+            if denied:
+                yield from self._told(decision, started)
+            denials.append(decision if denied else None)
+        return denials
+
     def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
         """The decision of a call that no outer layer has decided, with a span.
 
@@ -79,10 +99,7 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=observing)
         if observing:
             decision.enforced = False
-        if self.audit is not None:
-            yield from put_on_record(self.audit, decision)
-        if started:
-            self._record(decision, started)
+        yield from self._told(decision, started)
         return decision
 
     def around(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
@@ -122,10 +139,7 @@ class Passage:
         started = time.time_ns() if self._recording() else 0
         decision = yield from self._decided_inside(call, outer)
         if decision.effect != outer.effect:
-            if self.audit is not None:
-                yield from put_on_record(self.audit, decision)
-            if started:
-                self._record(decision, started)
+            yield from self._told(decision, started)
         outer.approval = decision.approval or outer.approval
         if decision.reservation is not None:
             outer.reservation = decision.reservation
@@ -152,12 +166,12 @@ class Passage:
             return (yield from flow(Person.AGREED))
         return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
 
-    def _asked(self, decision: Decision, call: ToolCall, *, looking: bool) -> Deciding:
+    def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
         if self.approving is None:
             return decision
         again = partial(self._flow, call, Person.AGREED)
-        return (yield from self.approving.decided(decision, self._context(call), again, looking=looking))
+        return (yield from self.approving.decided(decision, self._context(call), again, looking=looking, taken=taken))
 
     def _flow(self, call: ToolCall, person: Person) -> Flow:
         grant = self.grant if call.grant is None else call.grant
@@ -168,6 +182,9 @@ class Passage:
     def _context(self, call: ToolCall) -> Mapping[str, Any] | None:
         return self.context if call.context is None else call.context
 
-    def _record(self, decision: Decision, started: int) -> None:
-        if self.telemetry is not None:
+    def _told(self, decision: Decision, started: int) -> Generator[Any, Any, None]:
+        """Put a decision on record, and make a span of it where one is wanted."""
+        if self.audit is not None:
+            yield from put_on_record(self.audit, decision)
+        if started and self.telemetry is not None:
             self.telemetry.record(decision, started, time.time_ns(), self.selection.knows)

@@ -22,12 +22,13 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # Room of a module -> the rooms that it may import; a module's room is the first word of its name in the package.
-VALUES = {"errors", "charges", "calls", "canonical", "clock", "recording", "steps"}
+VALUES = {"errors", "charges", "calls", "canonical", "clock", "printable", "recording", "steps"}
 RINGS = {"answers", "approving", "handover", "passage", "settlement", "sources", "selection", "guard", "watcher"}
 HANDED = {"stores", "approvals", "telemetry"}  # what a guard is handed
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": VALUES,
     "charges": set(),
+    "printable": set(),
     "steps": set(),
     "calls": VALUES,
     "recording": VALUES,

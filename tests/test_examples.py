@@ -24,6 +24,22 @@ def test_the_langchain_app_is_safe_with_three_added_lines(capsys: pytest.Capture
     assert (EXAMPLES / "langchain_app.py").read_text().count("  # added\n") == 3
 
 
+def test_an_agent_pauses_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """The person is asked about the two large refunds, and the one they agree to is made, once, like the small one."""
+    pytest.importorskip("langchain")
+    example = runpy.run_path(str(EXAMPLES / "pause_and_resume.py"))
+    asked: list[dict[str, object]] = []
+
+    def person(question: dict[str, object]) -> bool:
+        asked.append(question["arguments"])
+        return question["arguments"]["order"] == "o-3"
+
+    example["main"](person)
+    assert sorted(each["order"] for each in asked) == ["o-2", "o-3"]
+    assert sorted(example["REFUNDED"]) == ["o-1", "o-3"]
+    assert capsys.readouterr().out.count("[POLICY DENIED]") == 1
+
+
 def test_ten_policy_generations_a_minute_and_nothing_else() -> None:
     """The published policy admits ten of twelve calls within a minute, and no other tool."""
     pytest.importorskip("mcp")

@@ -25,6 +25,7 @@ def identified_call(
     identity_of: IdentityOf | None,
     seen: Any,
     call_id: str | None = None,
+    as_sent: Callable[[], Any] | None = None,
 ) -> ToolCall:
     """The call, under the identity that the application gives it.
 
@@ -32,7 +33,7 @@ def identified_call(
     without knowing whose call it is nobody can say what it may do.
     """
     if identity_of is None:
-        return ToolCall(tool, arguments, server=server, call_id=call_id)
+        return ToolCall(tool, arguments, server=server, call_id=call_id, as_sent=as_sent)
     try:
         identity = dict(identity_of(seen))
         if unknown := identity.keys() - _KEYS:
@@ -40,7 +41,7 @@ def identified_call(
         for key in ("grant", "session"):  # an empty one must not fall back to the guard's own
             if key in identity and not (isinstance(identity[key], str) and identity[key]):
                 raise TypeError(f"`{key}` of an identity is a text that is not empty, or is left out")
-        return ToolCall(tool, arguments, server=server, call_id=call_id, **identity)
+        return ToolCall(tool, arguments, server=server, call_id=call_id, as_sent=as_sent, **identity)
     except Exception:  # the application's own code may raise anything
         _LOG.exception("a call was denied because `identity_of` failed")
         return ToolCall(tool, Unreadable("it is not known whose call this is"), server=server, call_id=call_id)

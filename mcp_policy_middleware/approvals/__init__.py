@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import MissingDependency
 from .approver import Approver, NoAnswer
 from .base import ApprovalStore
+from .console import ConsoleApprover
 from .floods import Flood, FloodLimits
 from .function import FunctionApprover
 from .memory import MemoryApprovals
+from .notebook import NotebookApprover
 from .queue import QueueApprover
 from .requests import Answer, ApprovalRequest, Found
 from .states import Event, State
@@ -27,6 +29,7 @@ __all__ = [
     "ApprovalRequest",
     "ApprovalStore",
     "Approver",
+    "ConsoleApprover",
     "Event",
     "Flood",
     "FloodLimits",
@@ -34,6 +37,7 @@ __all__ = [
     "FunctionApprover",
     "MemoryApprovals",
     "NoAnswer",
+    "NotebookApprover",
     "QueueApprover",
     "RedisApprovals",
     "SQLiteApprovals",

@@ -5,8 +5,10 @@
 2. `move` follows the table of states in one atomic step: of any number of callers, one consumes an approval.
 3. A request whose time is up is expired, whether or not anybody has noticed. `now` is passed in, as seconds since the
    Unix epoch; a store that serves a fleet goes by its server's clock instead.
-4. The arguments are kept as long as a person may want to see them: while the request is pending or approved.
-5. Every fault of a backend is a `StoreError`, in bounded time. A closed request is forgotten a day after its time.
+4. The arguments are kept as long as a person may want to see them: while the request is pending or approved. Where
+   it closes they are erased with that step; where its time ran out, by the next `open` or `move` of any request.
+5. Every fault of a backend is a `StoreError`, in bounded time, and so is a request that does not read: a state that
+   there is not is no approval. A closed request is forgotten a day after its time.
 """
 
 from __future__ import annotations

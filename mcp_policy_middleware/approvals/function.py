@@ -58,7 +58,7 @@ class FunctionApprover(Approver):
 
     def ask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
         """Call the function in a thread."""
-        answer = drive(self._in_thread(_finished, request, seconds), time.sleep)
+        answer = drive(self._in_thread(_finished, request, seconds, _GRACE), time.sleep)
         return answer if isinstance(answer, NoAnswer) else _answer(answer)
 
     async def aask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
@@ -66,15 +66,21 @@ class FunctionApprover(Approver):
         if self._is_async:
             answer = await within(seconds, self._function(request))  # type: ignore[arg-type]  # it is async
         else:
-            answer = await adrive(self._in_thread(_unfinished, request, seconds), sleep)
+            answer = await adrive(self._in_thread(_unfinished, request, seconds, _LONGEST_WAIT), sleep)
             if inspect.isawaitable(answer):
                 answer = await within(seconds, answer)
         return answer if isinstance(answer, NoAnswer) else _answer(answer)
 
     def _in_thread(
-        self, work: Callable[..., Any], request: ApprovalRequest, seconds: float
+        self, work: Callable[..., Any], request: ApprovalRequest, seconds: float, parting: float
     ) -> Generator[float, None, Any]:
         """Let a thread ask, and wait for it; yields how long to wait in between.
+
+        Args:
+            work: What the thread does.
+            request: The question.
+            seconds: How long to wait for its answer.
+            parting: How long a caller who is cancelled or interrupted may be held up until the thread has ended.
 
         Raises:
             PolicyError: An earlier question's thread has not ended: there is never more than one such.
@@ -84,17 +90,19 @@ class FunctionApprover(Approver):
         asking = _Asking(work, self._function, request, seconds)
         thread = asking.thread
         try:
+            thread.start()  # in here, for an interrupt can meet the caller in it
             yield from _until(seconds, thread)
             in_time = not thread.is_alive()
             request.withdrawn.set()
             yield from _until(_GRACE, thread)
         finally:
             request.withdrawn.set()
-            self._leave(thread)
+            self._leave(thread, parting)
         return asking.result() if in_time else NoAnswer.TOO_LATE
 
-    def _leave(self, thread: threading.Thread) -> None:
-        thread.join(_LONGEST_WAIT)  # it has ended, or whoever waits for it was cancelled
+    def _leave(self, thread: threading.Thread, parting: float) -> None:
+        if thread.is_alive():
+            thread.join(parting)
         if thread.is_alive():
             self._stuck = thread
             _LOG.warning(
@@ -122,12 +130,13 @@ class _Asking:
 
         def run() -> None:
             try:
+                if request.withdrawn.is_set():
+                    return
                 self._answer = context.run(work, function, request, seconds)
             except BaseException as error:  # it is raised again where the answer is waited for
                 self._error = error
 
         self.thread = threading.Thread(target=run, name="mcp-policy-approver", daemon=True)
-        self.thread.start()
 
     def result(self) -> Any:
         """What the function returned, or its exception raised again."""
@@ -146,11 +155,23 @@ def _unfinished(function: Ask, request: ApprovalRequest, seconds: float) -> Any:
 def _finished(function: Ask, request: ApprovalRequest, seconds: float) -> Any:
     """What the function returns; what it would have its caller await is awaited here."""
     answer = function(request)
-    return asyncio.run(_awaited(answer, seconds)) if inspect.isawaitable(answer) else answer
+    return asyncio.run(_awaited(answer, seconds, request.withdrawn)) if inspect.isawaitable(answer) else answer
 
 
-async def _awaited(answer: Awaitable[T], seconds: float) -> T | NoAnswer:
-    return await within(seconds, answer)
+async def _awaited(answer: Awaitable[T], seconds: float, withdrawn: threading.Event) -> T | NoAnswer:
+    watching = asyncio.create_task(_cancel(asyncio.current_task(), withdrawn))
+    try:
+        return await within(seconds, answer)
+    finally:
+        watching.cancel()
+
+
+async def _cancel(task: asyncio.Task[Any] | None, withdrawn: threading.Event) -> None:
+    """Cancel a task when its question is withdrawn, which is told by another thread."""
+    while not withdrawn.is_set():  # noqa: ASYNC110  no event loop hears of it
+        await asyncio.sleep(_LONGEST_WAIT)
+    if task is not None:
+        task.cancel()
 
 
 def _answer(said: Any) -> Answer:

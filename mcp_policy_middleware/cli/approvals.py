@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -17,8 +16,10 @@ from rich.cells import chop_cells
 from rich.console import Console
 
 from ..approvals import ApprovalRequest, ApprovalStore, Event, State
+from ..approvals.question import arguments_of, operating_user
 from ..calls import shown
-from .output import Format, fail, visible, write
+from ..printable import visible
+from .output import Format, fail, write
 from .stores import STORE_HELP, Cluster, Tenant, is_url, iso, opening, table
 
 __all__ = ["approvals"]
@@ -124,7 +125,9 @@ def expire(words: Words, by: By = None, tenant: Tenant = "default", cluster: Clu
 def _move(words: list[str], event: Event, by: str | None, why: str, tenant: str, cluster: bool) -> None:
     """Answer requests, all of which are known before the first is answered; a line for each."""
     store, ids = _read(words)
-    by, why = (text.encode("utf-8", "replace").decode() for text in (_user() if by is None else by, why))  # as typed
+    by, why = (
+        text.encode("utf-8", "replace").decode() for text in (operating_user() if by is None else by, why)
+    )  # as typed
     refused = False
     with _opened(store, tenant, cluster) as opened:
         for request in _found(opened, ids, time.time()):
@@ -179,13 +182,6 @@ def _opened(store: str, tenant: str, cluster: bool) -> AbstractContextManager[Ap
     return opening(store, make)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # none in the environment, nor in the system's list
-        raise fail("the system has no name for you", "say who answers: `--by NAME`") from None
-
-
 def _told(request: ApprovalRequest, *, arguments: bool = True) -> dict[str, Any]:
     """The request as JSON, its times in ISO 8601."""
     told = request.as_dict(arguments=arguments)
@@ -214,19 +210,13 @@ def _described(request: ApprovalRequest, now: float) -> str:
         "why": request.why,
     }
     told = {name: visible(value or "-") for name, value in rows.items()}
-    told["arguments"] = "(not kept any more)" if request.arguments is None else _json(request.arguments)
+    told["arguments"] = "(not kept any more)" if request.arguments is None else "\n".join(arguments_of(request))
     width = max(40, Console().width - _MARGIN)
     lines = []
     for name, text in told.items():
         parts = [part for line in text.split("\n") for part in chop_cells(line, width)]
         lines += [f"{head:<{_MARGIN}}{part}\n" for head, part in zip_longest([name], parts, fillvalue="")]
     return "".join(lines)
-
-
-def _json(value: Any) -> str:
-    """Indented JSON, in which everything unprintable is escaped as JSON does it."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "".join(char if char in ("\n", visible(char)) else json.dumps(char)[1:-1] for char in text)
 
 
 def _titled(request: ApprovalRequest) -> str:

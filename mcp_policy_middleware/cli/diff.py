@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .output import visible, write
+from ..printable import visible
+from .output import write
 from .test import find_tests, run_files
 
 __all__ = ["diff"]

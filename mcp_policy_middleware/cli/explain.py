@@ -19,10 +19,11 @@ from ..errors import DocumentError
 from ..policy import load_policy
 from ..policy.cases import read_moment
 from ..policy.syntax import reason_of
+from ..printable import visible
 from ..selection import select
 from ..steps import drive
 from ..stores.memory import MemoryStore
-from .output import Format, fail, fail_with, visible, write
+from .output import Format, fail, fail_with, write
 
 __all__ = ["explain"]
 

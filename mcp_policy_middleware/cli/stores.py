@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import PolicyError
-from .output import fail, visible
+from ..printable import visible
+from .output import fail
 
 __all__ = ["STORE_HELP", "Cluster", "Tenant", "is_url", "iso", "opening", "table"]
 

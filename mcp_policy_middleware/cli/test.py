@@ -15,8 +15,9 @@ import typer
 
 from ..errors import DocumentError, PolicyError, Problem
 from ..policy import Policy, load_directory, load_policy
+from ..printable import visible
 from ..testing import CallResult, Report, RuleCoverage, run_cases
-from .output import fail, fail_with, visible, write
+from .output import fail, fail_with, write
 
 __all__ = ["SUFFIXES", "find_tests", "run_files", "test"]
 

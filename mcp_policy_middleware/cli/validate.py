@@ -18,7 +18,8 @@ from ..policy import load_directory, parse_policy
 from ..policy.lint import Advice, ToolList, lint, read_tool_list
 from ..policy.portable import extensions
 from ..policy.syntax import MAX_BYTES, reason_of
-from .output import visible, write
+from ..printable import visible
+from .output import write
 
 __all__ = ["validate"]
 

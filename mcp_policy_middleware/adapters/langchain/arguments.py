@@ -12,7 +12,9 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.utils.pydantic import get_fields
 from pydantic_core import to_jsonable_python
 
-__all__ = ["Parameters", "as_json", "as_written", "injected_names"]
+from ...canonical import canonical
+
+__all__ = ["Parameters", "as_json", "as_sent", "as_written", "injected_names"]
 
 _FRAMEWORK_NAMES: Final = frozenset({"callbacks", "run_manager", "runtime"})
 """Parameters that LangChain and LangGraph fill in by name, where a function declares them."""
@@ -96,6 +98,49 @@ def as_written(tool: BaseTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(tool, Tool) and len(written) == 1:
         written = {_single_name(tool): value for value in written.values()}
     return as_json(written)
+
+
+def as_sent(tool: BaseTool, arguments: Mapping[str, Any], call_id: str | None, *, awaited: bool) -> dict[str, Any]:
+    """A model's arguments as a guarded tool would show them: validated, with defaults, without what is injected.
+
+    The tool validates them twice for this, and a third time when it runs. Arguments that do not validate are shown as
+    they were written, for the tool will refuse them; so are those that JSON cannot say, and those that come out
+    otherwise each time, such as with a default that is a fresh id: nobody can agree to what is not there yet.
+    """
+    first, second = (_validated(tool, arguments, call_id, awaited=awaited) for _ in range(2))
+    return first if first is not None and _is_same(first, second) else as_written(tool, arguments)
+
+
+def _validated(
+    tool: BaseTool, arguments: Mapping[str, Any], call_id: str | None, *, awaited: bool
+) -> dict[str, Any] | None:
+    kind = type(tool)
+    by_async = awaited and kind._arun is not BaseTool._arun  # noqa: SLF001  as LangChain asks
+    injected = injected_names(tool)
+    parameters = Parameters.of_method(kind._arun if by_async else kind._run, tool, injected)  # noqa: SLF001
+    written = {name: value for name, value in arguments.items() if name not in injected}
+    try:
+        checking = tool.model_copy(update={"args_schema": _without(tool.args_schema, injected)})
+        args, kwargs = checking._to_args_and_kwargs(written, call_id)  # noqa: SLF001  what `run` passes on
+    except Exception:  # of a validator, which may be anybody's code
+        return None
+    return as_json({**parameters.defaults, **parameters.given(args, kwargs)})
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    try:
+        return canonical(first) == canonical(second)
+    except ValueError:  # JSON cannot say it, so nobody could be shown it
+        return False
+
+
+def _without(schema: Any, injected: frozenset[str]) -> Any:
+    """A model of arguments that does not ask for what is injected, with all its validators."""
+    names = injected & get_fields(schema).keys() if isinstance(schema, type) else frozenset()
+    if not names:
+        return schema
+    fields = {**dict.fromkeys(names), "__annotations__": dict.fromkeys(names, Any), "__module__": schema.__module__}
+    return type(schema)(schema.__name__, (schema,), fields)
 
 
 def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,11 +57,22 @@ class Binding:
         return self.call_for(self.identity_of, seen, as_json(arguments), call_id)
 
     def call_for(
-        self, identity_of: Callable[[Any], Identity] | None, seen: object, arguments: object, call_id: str | None
+        self,
+        identity_of: Callable[[Any], Identity] | None,
+        seen: object,
+        arguments: object,
+        call_id: str | None,
+        as_sent: Callable[[], Any] | None = None,
     ) -> ToolCall:
         """One call of the tool, on behalf of whom `identity_of` tells from what is `seen`."""
         return identified_call(
-            self.name, arguments, server=self.server, identity_of=identity_of, seen=seen, call_id=call_id
+            self.name,
+            arguments,
+            server=self.server,
+            identity_of=identity_of,
+            seen=seen,
+            call_id=call_id,
+            as_sent=as_sent,
         )
 
 

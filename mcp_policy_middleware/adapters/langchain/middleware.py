@@ -40,7 +40,8 @@ class PolicyMiddleware(AgentMiddleware[Any, Any, Any]):
     a call that the tool then refuses because its arguments do not validate keeps its charge.
 
     A tool that the model's provider runs never passes here: it is withheld where the policy hides or denies it as a
-    whole, and no rule about its arguments can be enforced. It goes by its `name`, or else its `type`.
+    whole, or wants an approval, and no rule about its arguments can be enforced. It goes by its `name`, or else its
+    `type`.
 
     Args:
         guard: Who decides.
@@ -132,4 +133,5 @@ def _provider_call(tool: dict[str, Any]) -> ToolCall:
 def _stands(decision: Decision) -> bool:
     """Whether a call was denied whatever its arguments are, by a rule about the tool as a whole."""
     by_action = decision.reason in _BY_ACTION and decision.rule.endswith("/action")
-    return not decision.allowed and (by_action or decision.reason in _STANDING)
+    asked = decision.approval is not None  # a provider would use no approval up
+    return asked or (not decision.allowed and (by_action or decision.reason in _STANDING))
