@@ -99,7 +99,8 @@ class Passage:
             decision = yield from self._asked(decision, call, looking=observing)
         if observing:
             decision.enforced = False
-        yield from self._told(decision, started)
+        if started or self.audit is not None:  # most calls: nobody is told
+            yield from self._told(decision, started)
         return decision
 
     def around(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
