@@ -14,7 +14,8 @@ from typing import Any, Final
 from .answers import PROCEED, Ended, OutcomeOf, outcome
 from .approving import Approving, Deciding, is_bound
 from .calls import Decision, Outcome, Reason, ToolCall
-from .engine import CompiledPolicy, Flow, Person, decide
+from .engine import Answer, CompiledPolicy, Flow, Person, Request, decide
+from .engine.trace import Trace, trace
 from .errors import ToolDenied
 from .handover import CURRENT, Handover, Layer, current
 from .recording import Recorder
@@ -65,6 +66,13 @@ class Passage:
         if decision.reason is _ASKS:
             decision = yield from self._asked(decision, call, looking=True)
         return decision
+
+    def traced(self, call: ToolCall) -> Generator[Request, Answer, Trace]:
+        """What would be decided now, stage by stage, for a driver that only looks; nobody is asked."""
+        grant = self.grant if call.grant is None else call.grant
+        session = self.session if call.session is None else call.session
+        policy, context = self.selection.policy_for(call.server, grant), self._context(call)
+        return trace(policy, call, grant, session, context, self.suspended, self.lenient, self._person)
 
     def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
         """The decision of a call that no outer layer has decided, with a span.

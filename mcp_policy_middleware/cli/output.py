@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 import typer
 
 from ..errors import DocumentError, Problem
 from ..policy.syntax import reason_of
+from ..views.text import visible
 
 __all__ = ["Format", "fail", "fail_with", "visible", "write"]
-
-_UNSEEN: Final = re.compile(
-    "[\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180d\\u180f\\u2800\\u3164\\ufe00-\\ufe0f\\uffa0\\U000e0100-\\U000e01ef]"
-)
-"""What Python takes for printable though nothing is seen of it: fillers, a joiner, variation selectors."""
 
 
 class Format(StrEnum):
@@ -29,17 +24,6 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
-
-
-def visible(text: str) -> str:
-    """The text with everything unprintable spelled out, so that no document writes to a terminal what it likes."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if _is_seen(char) else char.encode("unicode_escape").decode() for char in text)
-
-
-def _is_seen(char: str) -> bool:
-    return char.isprintable() and _UNSEEN.match(char) is None
 
 
 def fail(message: str, help: str = "") -> typer.Exit:
