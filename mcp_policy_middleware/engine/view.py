@@ -47,5 +47,9 @@ def _row(step: Judgement) -> tuple[Cell, ...]:
 
 def _counter(counter: Counter) -> tuple[Cell, ...]:
     window = counter.window if isinstance(counter.window, str) else f"{counter.window:,} s"
-    after = f"{counter.before:,} + {counter.charge}" if counter.after is None else f"{counter.after:,}"
-    return Mark(counter.counter), f"{counter.before:,}", after, f"{counter.max:,}", window, counter.scope
+    if isinstance(counter.charge, str):  # a total of what arguments say is shown as a share
+        before = f"{counter.before / counter.max:.0%}" if counter.max else ""
+        after = f"+ {counter.charge}"
+    else:
+        before, after = f"{counter.before:,}", "" if counter.after is None else f"{counter.after:,}"
+    return Mark(counter.counter), before, after, f"{counter.max:,}", window, counter.scope

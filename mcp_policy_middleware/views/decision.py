@@ -11,7 +11,7 @@ from .table import Cell, Mark, Part, Table, Viewed
 if TYPE_CHECKING:
     from ..calls import Approval, Decision, Outcome, ServerName
 
-__all__ = ["DecisionView", "Told", "decisions_table", "effect_mark", "moment", "server_name", "title"]
+__all__ = ["DecisionView", "Told", "decisions_table", "effect_mark", "server_name", "title"]
 
 Told: TypeAlias = "tuple[datetime | None, Decision, Outcome | None]"
 """When a call was decided, the decision, and how the call ended, as far as they are known."""
@@ -59,22 +59,20 @@ def server_name(server: ServerName) -> str:
     return server or "" if isinstance(server, str | None) else server.value
 
 
-def moment(at: datetime) -> str:
-    """A time in words."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _moment(at: datetime) -> Mark:
+    return Mark(f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", "time")
 
 
 def decisions_table(told: Iterable[Told], note: str = "") -> Table:
     """Decisions below each other, in the order given."""
-    head = ("time", "tool", "server", "effect", "reason", "rule", "outcome", "approval")
+    head = ("time", "tool", "server", "effect", "reason", "outcome", "approval")
     rows: list[tuple[Cell, ...]] = [
         (
-            "" if at is None else moment(at),
+            "" if at is None else _moment(at),
             Mark(_tool(decision)),
             Mark(server_name(decision.call.server)),
             effect_mark(decision),
-            (Mark(decision.reason.value), decision.message),
-            Mark(decision.rule),
+            (Mark(decision.reason.value), decision.message, Mark(decision.rule)),
             "" if outcome is None else outcome.value,
             _approval(decision.approval),
         )
@@ -93,5 +91,5 @@ def _approval(approval: Approval | None) -> Cell:
     if approval is None:
         return ""
     by = f" by {approval.by}" if approval.by else ""
-    at = "" if approval.at is None else moment(datetime.fromtimestamp(approval.at, UTC))
+    at = "" if approval.at is None else _moment(datetime.fromtimestamp(approval.at, UTC))
     return (f"{approval.state}{by}", at, f"“{approval.why}”" if approval.why else "")

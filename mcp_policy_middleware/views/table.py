@@ -17,19 +17,22 @@ from .text import visible
 
 __all__ = ["Cell", "Mark", "Table", "Tone", "View", "Viewed", "to_html", "to_text"]
 
-Tone: TypeAlias = Literal["name", "good", "bad", "warn", "faint"]
+Tone: TypeAlias = Literal["name", "time", "good", "bad", "warn", "faint"]
 
 _MOST: Final = 500
 _PILL: Final = "color:#fff;border-radius:.7em;padding:.1em .6em;white-space:nowrap;background:"
 _TONES: Final[dict[Tone, tuple[str, str]]] = {
     "name": ("<code>", "</code>"),
+    "time": ('<span style="white-space:nowrap">', "</span>"),
     "good": (f'<span style="{_PILL}#1a7f37">', "</span>"),
     "bad": (f'<span style="{_PILL}#cf222e">', "</span>"),
     "warn": (f'<span style="{_PILL}#9a6700">', "</span>"),
     "faint": ('<span style="opacity:.65">', "</span>"),
 }
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
-_CELL: Final = f'style="text-align:left;vertical-align:top;padding:.3em .8em;border:0;border-bottom:{_LINE}"'
+_CELL: Final = (
+    f'style="text-align:left;vertical-align:top;padding:.3em .8em;line-height:1.6;border:0;border-bottom:{_LINE}"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class Viewed:
     """Shows itself as tables: to notebooks by `_repr_html_`, to terminals by `str` and IPython's `_repr_pretty_`."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._repr_pretty_ = Viewed._repr_pretty_  # type: ignore[method-assign]  # IPython looks where `__repr__` is
 
     def _tables(self) -> Iterable[Table]:
         raise NotImplementedError
@@ -131,7 +138,7 @@ def _table_html(table: Table) -> str:
     return (
         (f'<p style="margin:.6em 0">{title.strip()}</p>' if title else "")
         + (
-            f'<table style="border-collapse:collapse">{f"<thead><tr>{head}</tr></thead>" if head else ""}'
+            f'<table style="border-collapse:collapse;margin:.6em 0">{f"<thead><tr>{head}</tr></thead>" if head else ""}'
             if rows
             else ""
         )
