@@ -127,8 +127,9 @@ def test_no_value_of_an_argument_is_held() -> None:
     log = DecisionLog()
     limits = [{"counter": "c", "window": "hour", "max": 10**6, "increment_from": "args.n"}]
     policy = policy_of({"t": {"action": "require_approval", "limits": limits}})
-    guard = Guard(policy, audit=log, approver=lambda _: True, context={"who": [CANARY]})
-    call = ToolCall("t", {"n": 918273.5, "x": [CANARY]}, as_sent=lambda: {"n": 918273.5, "x": [CANARY]})
+    guard = Guard(policy, audit=log, approver=lambda _: True)
+    arguments = {"n": 918273.5, "x": [CANARY]}
+    call = ToolCall("t", arguments, context={"who": [CANARY]}, as_sent=lambda: arguments)
     decision = guard.begin(call)
     assert decision.allowed
     assert decision.approval is not None
@@ -139,11 +140,11 @@ def test_no_value_of_an_argument_is_held() -> None:
     held: list[Any] = list(log)
     while held:
         one = held.pop()
-        if id(one) in seen or isinstance(one, type) or type(one).__name__ in ("module", "function"):
+        if id(one) in seen or isinstance(one, type):
             continue
         seen.add(id(one))
         assert one not in (918273.5, 918273500000, CANARY, binding) or type(one) is bool
-        assert type(one).__name__ not in ("CompiledPolicy", "Reservation", "Charge")
+        assert type(one).__name__ not in ("CompiledPolicy", "Reservation", "Charge", "function")
         held += gc.get_referents(one)
     assert len(seen) > 10
 

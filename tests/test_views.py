@@ -309,11 +309,13 @@ def test_a_policy_is_a_row_a_tool() -> None:
 
 
 def test_a_large_policy_is_cut() -> None:
-    """The first hundred tools, and how many more there are."""
+    """The first hundred tools and the first fifty rules of each, and how many more there are."""
     policy = policy_of({f"tool_{number}": {} for number in range(1_234)})
     shown = page(policy)
     assert len(shown.rows) == 1 + 1 + 100
     assert "1,134" in shown.text
+    (row,) = page(policy_of({"t": {"deny_if": [condition("x", "eq", number) for number in range(60)]}})).rows[2:]
+    assert row[2].split("|")[49:] == ["deny if args.x eq 49", "and 10 more"]
 
 
 def test_a_trace_is_a_row_a_stage() -> None:

@@ -20,6 +20,7 @@ __all__ = ["Cell", "Mark", "Table", "Tone", "View", "Viewed", "to_html", "to_tex
 Tone: TypeAlias = Literal["name", "time", "good", "bad", "warn", "faint"]
 
 _MOST: Final = 500
+_MOST_PARTS: Final = 50
 _PILL: Final = "color:#fff;border-radius:.7em;padding:.1em .6em;white-space:nowrap;background:"
 _TONES: Final[dict[Tone, tuple[str, str]]] = {
     "name": ("<code>", "</code>"),
@@ -117,8 +118,9 @@ def to_text(tables: Iterable[Table]) -> str:
 
 
 def _parts(cell: Cell) -> tuple[Part, ...]:
-    """A cell's parts that say something."""
-    return tuple([part for part in (cell if isinstance(cell, tuple) else (cell,)) if _words(part)])
+    """A cell's parts that say something, and how many more there are."""
+    parts = tuple([part for part in (cell if isinstance(cell, tuple) else (cell,)) if _words(part)])
+    return parts if len(parts) <= _MOST_PARTS else (*parts[:_MOST_PARTS], f"and {len(parts) - _MOST_PARTS:,} more")
 
 
 def _words(part: Part) -> str:
