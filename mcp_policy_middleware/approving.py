@@ -21,7 +21,7 @@ from .settlement import settle
 from .steps import drive
 from .telemetry import Telemetry
 
-__all__ = ["ApprovalTimeout", "Approving", "Deciding", "is_bound"]
+__all__ = ["ApprovalTimeout", "Approving", "Deciding", "is_bound", "required"]
 
 ApprovalTimeout: TypeAlias = float | timedelta
 """Seconds, or a `timedelta`."""
@@ -99,7 +99,7 @@ class Approving:
                 that are made with it. None for a call that is made now.
         """
         if not asks.enforced:  # shadow mode asks nobody (PL-4.4)
-            return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
+            return required(asks)
         try:
             draft = request_for(asks, _arguments(asks), _seen(asks, context))
         except ValueError as error:
@@ -112,7 +112,7 @@ class Approving:
             words = f"too many approval requests: try again in {found.retry_after} s"
             return _refused(asks, Reason.APPROVAL_FLOOD, words, retry_after=found.retry_after)
         if found is draft:
-            return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
+            return required(asks)
         if found.state is not State.APPROVED:
             return _answered(asks, found)
         if taken is not None and found.id in taken:
@@ -182,6 +182,11 @@ class Approving:
             return None if found.binding == _binding(decision, context) else changed
         except (StoreError, ValueError):
             return _refused(asks, Reason.APPROVAL_FAILED, _FAILED, found.approval())
+
+
+def required(asks: Decision) -> Decision:
+    """The denial of a call about which nobody is asked, though somebody could be."""
+    return _refused(asks, Reason.APPROVAL_REQUIRED, _REQUIRED)
 
 
 def is_bound(approval: Approval | None, decision: Decision, context: Mapping[str, Any] | None) -> bool:

@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from .charges import Charge, Reservation
+from .views.decision import DecisionView
 
 __all__ = [
     "UNNAMED",
@@ -196,7 +197,7 @@ class Document(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Decision:
+class Decision(DecisionView):
     """What the policy said of one call, and why (PL-4).
 
     Test `decision.allowed`: a decision has no truth value, so that `if decision:` cannot pass for it.
@@ -227,7 +228,7 @@ class Decision:
     policy: Document | None = None
     retry_after: int | None = None
     approval: Approval | None = None
-    charges: tuple[Charge, ...] = ()
+    charges: tuple[Charge, ...] = field(default=(), repr=False)  # an amount may be an argument's value
     error: str | None = None
     reservation: Reservation | None = field(default=None, repr=False)
     _id: str | None = field(default=None, repr=False)

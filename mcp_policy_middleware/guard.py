@@ -31,6 +31,7 @@ from .approving import ApprovalTimeout, Approving
 from .calls import Decision, Outcome, ServerName, ToolCall
 from .clock import seconds_of
 from .engine import Request
+from .engine.trace import Trace
 from .errors import DocumentError, PolicyError
 from .handover import Layer
 from .passage import Passage
@@ -110,6 +111,14 @@ class Guard:
     async def aexplain(self, call: ToolCall) -> Decision:
         """`explain` for async callers."""
         return await adrive(self._passage.looked_at(call), self._alook)
+
+    def trace(self, call: ToolCall) -> Trace:
+        """`explain`, stage by stage; where a person would be asked, it ends with `approval_required`."""
+        return drive(self._passage.traced(call), self._look)
+
+    async def atrace(self, call: ToolCall) -> Trace:
+        """`trace` for async callers."""
+        return await adrive(self._passage.traced(call), self._alook)
 
     def observe(self, call: ToolCall) -> Decision:
         """`explain`, with a span that says not enforced: for a call that goes on whatever the policy says."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 from .answers import PROCEED, Ended, OutcomeOf, outcome
-from .approving import Approving, Deciding, is_bound
+from .approving import Approving, Deciding, is_bound, required
 from .calls import Decision, Outcome, Reason, ToolCall
-from .engine import CompiledPolicy, Flow, Person, decide
+from .engine import Answer, CompiledPolicy, Flow, Person, Request, decide
+from .engine.trace import Trace, trace
 from .errors import ToolDenied
 from .handover import CURRENT, Handover, Layer, current
 from .recording import Recorder
@@ -85,6 +86,15 @@ class Passage:
                 yield from self._told(decision, started)
             denials.append(decision if denied else None)
         return denials
+
+    def traced(self, call: ToolCall) -> Generator[Request, Answer, Trace]:
+        """What would be decided now, stage by stage, for a driver that only looks; nobody is asked."""
+        grant = self.grant if call.grant is None else call.grant
+        session = self.session if call.session is None else call.session
+        policy, context = self.selection.policy_for(call.server, grant), self._context(call)
+        told = yield from trace(policy, call, grant, session, context, self.suspended, self.lenient, self._person)
+        asks = told.decision.reason is _ASKS and self.approving is not None
+        return replace(told, decision=required(told.decision)) if asks else told
 
     def recorded(self, call: ToolCall, *, observing: bool = False) -> Deciding:
         """The decision of a call that no outer layer has decided, with a span.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # Room of a module -> the rooms that it may import; a module's room is the first word of its name in the package.
-VALUES = {"errors", "charges", "calls", "canonical", "clock", "printable", "recording", "steps"}
+VALUES = {"errors", "charges", "calls", "canonical", "clock", "printable", "recording", "steps", "views"}
 RINGS = {"answers", "approving", "handover", "passage", "settlement", "sources", "selection", "guard", "watcher"}
 HANDED = {"stores", "approvals", "telemetry"}  # what a guard is handed
 MAY_IMPORT: dict[str, set[str]] = {
@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "steps": set(),
     "calls": VALUES,
     "recording": VALUES,
+    "views": VALUES,
     "canonical": VALUES,
     "clock": VALUES,
     "policy": {*VALUES, "policy"},
@@ -39,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {*VALUES, "backends"},
     "stores": {*VALUES, "backends", "stores"},
     "approvals": {*VALUES, "backends", "approvals"},
+    "notebook": {*VALUES, "notebook"},
     "telemetry": VALUES,
     **{ring: {*VALUES, *RINGS, *HANDED, "policy", "engine"} for ring in RINGS},
     "": {*VALUES, "policy", "guard", "telemetry"},
@@ -73,7 +75,7 @@ FORBIDDEN_NAMES = (
 NOT_LOADED = (
     "mcp", "langchain", "langchain_core", "langchain_mcp_adapters", "langgraph", "redis", "opentelemetry.sdk",
     "typer", "rich",
-    "fastmcp", "sqlite3", "watchfiles", "hypothesis", "pytest",
+    "fastmcp", "matplotlib", "sqlite3", "watchfiles", "hypothesis", "pytest",
 )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,19 +50,51 @@ def test_ten_policy_generations_a_minute_and_nothing_else() -> None:
     assert reasons == {"allowed": 10, "limit_exceeded": 2, "default_deny": 1}
 
 
+def run_notebook(name: str) -> tuple[Any, Any]:
+    """A notebook as it is checked in, and as it comes out of a kernel."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    checked_in = nbformat.read(EXAMPLES / name, as_version=4)
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    client.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    return checked_in, notebook
+
+
 @pytest.mark.filterwarnings("ignore")  # of the notebook machinery, not of what it runs
 def test_the_notebook_runs_and_says_what_it_says() -> None:
     """Each cell runs and prints what the checked-in notebook shows."""
     pytest.importorskip("mcp")
-    nbformat = pytest.importorskip("nbformat")
-    client = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    checked_in = nbformat.read(EXAMPLES / "wrap_an_mcp_toolset.ipynb", as_version=4)
-    notebook = nbformat.read(EXAMPLES / "wrap_an_mcp_toolset.ipynb", as_version=4)
-    client.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    checked_in, notebook = run_notebook("wrap_an_mcp_toolset.ipynb")
 
     def printed(book: object) -> list[str]:
         return ["".join(output.get("text", "") for output in cell.get("outputs", ())) for cell in book.cells]
 
     assert printed(notebook) == printed(checked_in)
     assert "".join(printed(notebook)).count("denied") == 3
+
+
+@pytest.mark.filterwarnings("ignore")  # likewise
+def test_the_notebook_of_decisions_shows_them() -> None:
+    """Tables, a plot and a trace come out of a kernel as they are checked in, but for the decision's random id."""
+    pytest.importorskip("matplotlib")
+    checked_in, notebook = run_notebook("see_decisions.ipynb")
+
+    def shown(book: Any) -> list[dict[str, str]]:
+        outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+        return [output.get("data") or {"text/plain": output["text"]} for output in outputs]
+
+    def comparable(book: Any) -> list[dict[str, str]]:
+        texts = [{kind: text for kind, text in data.items() if kind != "image/png"} for data in shown(book)]
+        return [{kind: re.sub(r"\b[0-9a-f]{16}\b", "ID", text) for kind, text in data.items()} for data in texts]
+
+    assert comparable(notebook) == comparable(checked_in)
+    kinds = [sorted(data) for data in shown(notebook)]
+    assert [("text/html" in kind, "image/png" in kind) for kind in kinds].count((True, False)) == 6
+    assert kinds == [sorted(data) for data in shown(checked_in)]
+    (picture,) = [data["image/png"] for data in shown(notebook) if "image/png" in data]
+    assert len(picture) > 10_000
+    pages = [data["text/html"] for data in shown(notebook) if "text/html" in data]
+    assert [page.count("<tr>") for page in pages] == [3 + 1 + 4, 6, 1 + 3, 1 + 8, 1 + 3, 3 + 1 + 10 + 1 + 1]
+    assert not any("<b>" in page or "all of it" in page for page in pages)
+    assert shown(notebook)[1]["text/plain"] == "28 decisions\n"

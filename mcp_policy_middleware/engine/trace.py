@@ -18,9 +18,10 @@ from .compiler import CompiledPolicy, Plan, Rule
 from .conditions import Scene, Test
 from .counters import Counter, counters_around, looking_only, source
 from .equality import Tristate
-from .flow import Answer, Flow, Peek, Request, decide
+from .flow import Answer, Flow, Peek, Person, Request, decide
 from .kinds import kind_at, kind_of
 from .limits import CompiledLimit
+from .view import TraceView
 
 __all__ = ["Judgement", "Said", "Seen", "Trace", "trace"]
 
@@ -79,7 +80,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(TraceView):
     """A decision, the stages that led to it, and the counters around it."""
 
     decision: Decision
@@ -104,6 +105,9 @@ def trace(
     grant: str,
     session: str | None = None,
     context: Mapping[str, Any] | None = None,
+    suspended: str | None = None,
+    lenient: bool = False,
+    person: Person = Person.ABSENT,
 ) -> Generator[Request, Answer, Trace]:
     """Decide one call and tell how; for a driver that only looks.
 
@@ -113,11 +117,14 @@ def trace(
         grant: The grant it is made under.
         session: The run or conversation it belongs to.
         context: What the application passes in for conditions on `context.*`.
+        suspended: Why every call is denied now, as for `decide`.
+        lenient: Whether a call is allowed without its limits where the store cannot answer.
+        person: Who answers where a rule wants an approval.
     """
     plan = Plan() if policy is None else policy.plan_for(call.tool)
     heard = _Heard(plan, call.arguments if type(call.arguments) is dict else {})
     watched = None if policy is None else replace(policy, plans={call.tool: heard.watched()})
-    decision = yield from heard.follow(decide(watched, call, grant, session, context=context))
+    decision = yield from heard.follow(decide(watched, call, grant, session, suspended, None, context, lenient, person))
     if decision.policy is not None:
         decision.policy = policy
     steps = [*_facts(plan, decision, call), *heard.rules_told(decision)]
@@ -137,6 +144,8 @@ def trace(
 
 def _facts(plan: Plan, decision: Decision, call: ToolCall) -> Iterator[Judgement]:
     """Stages 1 to 5, which need no rule's test."""
+    if decision.reason is Reason.SUSPENDED:
+        yield Judgement(0, "suspended", decision.rule, "true", True)
     for stage, (reason, rule) in _FACTS.items():
         here = decision.reason is reason
         seen = (Seen("args", "object", kind_of(call.arguments), _said(not here)),) if stage == 1 else ()

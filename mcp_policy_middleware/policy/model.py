@@ -21,6 +21,7 @@ from .paths import EACH, DocumentPath, parse_path
 from .patterns import compile_pattern
 from .places import check_block, check_directory, check_host
 from .syntax import Path
+from .view import PolicyView
 
 __all__ = [
     "MAX_TOTAL",
@@ -257,7 +258,7 @@ class AllTools(_Part):
     limits: tuple[Limit, ...] = Field(default=(), strict=False)
 
 
-class Policy(_Part):
+class Policy(PolicyView, _Part):
     """A validated policy document (PL-1.4); made by `load_policy` and `parse_policy`.
 
     Attributes:

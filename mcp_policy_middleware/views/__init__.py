@@ -1,0 +1,1 @@
+"""What people look at, as tables: HTML in a notebook, plain text in a terminal."""
