@@ -332,6 +332,7 @@ def test_a_caller_that_is_cancelled_keeps_nothing(step: Event) -> None:
     bench = Bench(answer=Answer(True), store=Slow())
     asyncio.run(main())
     assert bench.used == 0
+    assert bench.desk.store.requests(bench.now)[0].state is State.APPROVED  # what the person said is not lost
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
