@@ -190,9 +190,11 @@ def required(asks: Decision) -> Decision:
 
 
 def is_bound(approval: Approval | None, decision: Decision, context: Mapping[str, Any] | None) -> bool:
-    """Whether an approval is of the call that was decided, with all that it is bound to (PL-7.1)."""
+    """Whether an approval was used for the call that was decided, with all that it is bound to (PL-7.1)."""
+    if approval is None or approval.state != State.CONSUMED:  # it waits, or was denied
+        return False
     try:
-        return approval is not None and approval.binding == _binding(decision, context)
+        return approval.binding == _binding(decision, context)
     except ValueError:  # what JSON cannot say, nobody has agreed to
         return False
 

@@ -134,8 +134,8 @@ class ToolCall:
         call_id: The framework's id of the call, for traces.
         context: Values the application passes in for conditions; left out, the guard's.
         mcp_session_id: The MCP transport's session id, for traces.
-        as_sent: Tells the arguments as the tool will get them, where a framework still fills them in: a person who
-            is asked about the call agrees to these.
+        as_sent: Tells the arguments as the tool would get them now, where a framework fills them in, or where
+            `arguments` is a copy: a person who is asked about the call agrees to these, and no others are sent.
     """
 
     tool: str
@@ -146,7 +146,7 @@ class ToolCall:
     call_id: str | None = field(default=None, kw_only=True)
     context: Mapping[str, Any] | None = field(default=None, kw_only=True)
     mcp_session_id: str | None = field(default=None, kw_only=True)
-    as_sent: Callable[[], Any] | None = field(default=None, kw_only=True)
+    as_sent: Callable[[], Any] | None = field(default=None, kw_only=True, compare=False)
 
     def __repr__(self) -> str:  # values of arguments are shown nowhere
         server = "" if self.server is None else f", server={self.server!r}"

@@ -99,7 +99,14 @@ class Binding:
         tool, arguments = params.get("name", ""), params.get("arguments")
         if self.fault is not None:
             return ToolCall(tool, Unreadable(self.fault), server=self.server)
-        return identified_call(tool, arguments, server=self.server, identity_of=self.identity_of, seen=request)
+        return identified_call(
+            tool,
+            arguments,
+            server=self.server,
+            identity_of=self.identity_of,
+            seen=request,
+            as_sent=lambda: tool_call_params(request).get("arguments"),  # again after a wait
+        )
 
     async def _first_round(self, call: ToolCall, forward: Callable[[], Awaitable[Any]]) -> Any:
         async def noted() -> Any:

@@ -68,7 +68,12 @@ def asking(approver: Approver, draft: ApprovalRequest, timeout: float, clock: Ca
         store.move(request.id, Event.CANCEL, clock())
         raise
     moving = (request.id, event, clock(), by, why)
-    return _there((yield Consult(partial(store.move, *moving), partial(store.amove, *moving))))
+    try:
+        moved: Found = yield Consult(partial(store.move, *moving), partial(store.amove, *moving))
+    except GeneratorExit:  # whoever asked is gone: the answer stands, for nobody else would give one
+        store.move(*moving)
+        raise
+    return _there(moved)
 
 
 def look(approver: Approver, draft: ApprovalRequest, clock: Callable[[], float]) -> Asking:

@@ -41,6 +41,7 @@ class MemoryApprovals(ApprovalStore):
     def move(self, id: str, event: Event, now: float, by: str = "", why: str = "") -> Found:
         """What an event makes of a request."""
         with self._lock:
+            self._forget(now)
             request = self._requests.get(id)
             if request is None:
                 return Found(None)
@@ -71,5 +72,6 @@ class MemoryApprovals(ApprovalStore):
         return (lapsed(one, now) for one in self._requests.values())
 
     def _forget(self, now: float) -> None:
-        for id in [id for id, one in self._requests.items() if one.expires_at + KEPT <= now]:
-            del self._requests[id]
+        """Forget what was kept long enough, and the arguments of what has lapsed."""
+        kept = (one for one in self._lapsed(now) if now < one.expires_at + KEPT)
+        self._requests = {one.id: one for one in kept}

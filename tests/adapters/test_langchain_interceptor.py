@@ -24,9 +24,10 @@ from langgraph.prebuilt import ToolNode
 from mcp.types import CallToolResult, TextContent
 from mcp_sessions import sdk_error
 
-from mcp_policy_middleware import UNNAMED, Reason, ToolCall, ToolDenied
+from mcp_policy_middleware import UNNAMED, Guard, Reason, ToolCall, ToolDenied, parse_policy
 from mcp_policy_middleware.adapters.langchain import PolicyInterceptor, PolicyMiddleware, guard_tools
 from mcp_policy_middleware.adapters.mcp import DECISION_KEY, guard_session
+from mcp_policy_middleware.approvals import ApprovalRequest
 from mcp_policy_middleware.testing import FakeToolCallingModel
 
 SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
@@ -423,3 +424,17 @@ def test_the_request_it_was_given_goes_on() -> None:
     assert asyncio.run(PolicyInterceptor(Desk(POLICY).guard)(request, send)) is OK
     assert len(sent) == 1
     assert sent[0] is request
+
+
+def test_arguments_that_change_while_a_person_is_asked_are_not_sent() -> None:
+    def say(asked: ApprovalRequest) -> bool:
+        request.args["amount"] = 99
+        return True
+
+    async def send(each: Any) -> Any:
+        raise AssertionError("it was sent")
+
+    policy = parse_policy('{"version": "1", "default": "deny", "tools": {"pay": {"action": "require_approval"}}}')
+    request = MCPToolCallRequest(name="pay", args={"amount": 1}, server_name="stripe")
+    answer = asyncio.run(PolicyInterceptor(Guard(policy, approver=say))(request, send))
+    assert denied_for(answer) == Reason.APPROVAL_FAILED

@@ -14,8 +14,9 @@ import anyio
 from mcp import ClientSession, types
 from mcp_sessions import POLICY, V2, connected, is_error, reason, recording_server, sdk_error, stubbed, tool_call
 
-from mcp_policy_middleware import Guard, PolicyError, ToolCall
+from mcp_policy_middleware import Guard, PolicyError, ToolCall, parse_policy
 from mcp_policy_middleware.adapters.mcp import DECISION_KEY, GuardedClientSession, PolicyDeniedError, guard_session
+from mcp_policy_middleware.approvals import ApprovalRequest
 from mcp_policy_middleware.stores import MemoryStore
 
 Reached = list[tuple[str, dict[str, Any]]]
@@ -458,3 +459,20 @@ def test_either_event_loop_will_do(backend: str) -> None:
             assert reason(await session.call_tool("fail", {})) == "limit_exceeded"
 
     anyio.run(main, backend=backend)
+
+
+def test_arguments_that_change_while_a_person_is_asked_are_not_sent() -> None:
+    def say(request: ApprovalRequest) -> bool:
+        order.update(a=2)
+        return True
+
+    order: dict[str, Any] = {"a": 1}
+    policy = parse_policy('{"version": "1", "default": "deny", "tools": {"add": {"action": "require_approval"}}}')
+
+    async def test(session: ClientSession, reached: Reached) -> None:
+        request = tool_call("add", {})
+        getattr(request, "root", request).params.arguments = order
+        assert reason(await session.send_request(request, types.CallToolResult)) == "approval_failed"
+        assert reached == []
+
+    run(test, Guard(policy, approver=say))

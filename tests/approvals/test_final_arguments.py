@@ -14,7 +14,7 @@ pytest.importorskip("langgraph")
 
 from langchain_cases import ASYNC_ONLY, KINDS, called, reason, single
 from langchain_core.messages import AIMessage
-from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, tool
+from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, tool
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -42,13 +42,13 @@ class Desk:
         return True
 
 
-def act(node: ToolNode, way: str, call: dict[str, Any]) -> Any:
-    """What a graph of the node answers to a call."""
+def act(node: ToolNode, way: str, call: dict[str, Any] | AIMessage) -> Any:
+    """What a graph of the node answers to a call, or to a message with one."""
     builder = StateGraph(MessagesState)
     builder.add_node("tools", node)
     builder.set_entry_point("tools")
     graph = builder.compile()
-    given = {"messages": [AIMessage("", tool_calls=[call])]}
+    given = {"messages": [call if isinstance(call, AIMessage) else AIMessage("", tool_calls=[call])]}
     state = asyncio.run(graph.ainvoke(given)) if way == "async" else graph.invoke(given)
     return state["messages"][-1]
 
@@ -283,3 +283,36 @@ def test_a_call_that_is_edited_between_two_layers_needs_a_new_approval(way: str)
     assert act(node, way, called("pay", amount=1)).status == "success"
     assert desk.shown == [{"amount": 1, "note": "none"}, {"amount": 99, "note": "none"}]
     assert ran == [99]
+
+
+def _put_in(call: dict[str, Any]) -> None:
+    call["args"] = {"order": {"amount": 99}}
+
+
+def _written_over(call: dict[str, Any]) -> None:
+    call["args"]["order"]["amount"] = 99
+
+
+@pytest.mark.parametrize("change", [_put_in, _written_over])
+@pytest.mark.parametrize("layers", LAYERS)
+@WAYS
+def test_what_is_changed_while_a_person_is_asked_is_not_sent(way: str, layers: Any, change: Any) -> None:
+    """The message with the call is in the state of the graph, where whatever runs beside it can change it."""
+    ran: list[Any] = []
+    call = called("pay", order={"amount": 1})
+
+    def pay(**arguments: Any) -> str:
+        ran.append(json.loads(json.dumps(arguments)))
+        return "paid"
+
+    def say(request: ApprovalRequest) -> bool:
+        change(message.tool_calls[0])
+        return True
+
+    desk = Desk()
+    desk.guard = Guard(parse_policy(json.dumps(DOCUMENT), name="desk"), approver=say)
+    schema = {"type": "object", "title": "pay", "properties": {"order": {"type": "object"}}, "required": ["order"]}
+    made = StructuredTool(name="pay", description="Pay.", args_schema=schema, func=pay)
+    message = AIMessage("", tool_calls=[call])
+    act(layers(made, desk), way, message)
+    assert ran in ([], [{"order": {"amount": 1}}])

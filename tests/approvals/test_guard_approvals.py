@@ -332,6 +332,7 @@ def test_a_caller_that_is_cancelled_keeps_nothing(step: Event) -> None:
     bench = Bench(answer=Answer(True), store=Slow())
     asyncio.run(main())
     assert bench.used == 0
+    assert bench.desk.store.requests(bench.now)[0].state is State.APPROVED  # what the person said is not lost
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -411,6 +412,22 @@ def test_a_layer_that_sees_another_call_asks_anew() -> None:
     answers = iter([Answer(True), Answer(False)])
     bench.desk.meanwhile = lambda: setattr(bench.desk, "answer", next(answers))
     assert (layered(bench, {"a": 3}, {"a": 4}), bench.used) == ("approval_denied", 1)
+
+
+@pytest.mark.parametrize("answer", [Answer(False), NoAnswer.LATER, NoAnswer.TOO_LATE])
+def test_what_was_not_agreed_to_in_one_layer_is_not_agreed_to_in_a_deeper_one(answer: Any) -> None:
+    """A question that a layer has asked in vain is no approval for the next, where whoever is called goes on to it."""
+    bench = Bench(answer=Answer(True))
+    reached = []
+
+    def inside() -> None:
+        bench.desk.answer = answer
+        for layer in (Layer.TOOL, Layer.SESSION):
+            with pytest.raises(ToolDenied):
+                bench.guard.run(ToolCall("t", {"a": 2}), lambda: reached.append(2), layer=layer)
+
+    bench.guard.run(ToolCall("t", {"a": 1}), inside, layer=Layer.MIDDLEWARE)
+    assert reached == []
 
 
 def test_an_outer_layer_that_knows_what_is_sent_asks_about_that() -> None:

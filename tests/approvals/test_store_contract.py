@@ -231,6 +231,20 @@ def test_a_request_is_forgotten_a_day_after_its_time(caller: Caller, state: Stat
     assert [one.id for one in caller.store.requests(NOON + 3 * KEPT)] == ["id3"]
 
 
+@pytest.mark.parametrize("state", OPEN)
+@pytest.mark.parametrize("step", ["open", "move"])
+def test_what_has_lapsed_loses_its_arguments_with_the_next_step(caller: Caller, state: State, step: str) -> None:
+    """And stays expired, though the clock go back."""
+    id = brought(caller, state)
+    if step == "open":
+        caller.made(draft("b2", "id2"), now=NOON + 60)
+    else:
+        caller.move("nobody's", Event.DENY, now=NOON + 60)
+    request = caller.store.get(id, NOON)
+    assert request is not None
+    assert (request.state, request.arguments) == (State.EXPIRED, None)
+
+
 def test_sweeping_keeps_up_with_what_is_asked(store: ApprovalStore) -> None:
     """Many requests that lapse at once are swept over the next steps, and none of them ever stands."""
     for number in range(600):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -54,7 +55,8 @@ class Binding:
     def call(self, arguments: Mapping[str, Any], call_id: str | None, config: RunnableConfig | None) -> ToolCall:
         """One call of the tool, in the run that `config` is of, or else the surrounding one."""
         seen = None if self.identity_of is None else ensure_config(config)
-        return self.call_for(self.identity_of, seen, as_json(arguments), call_id)
+        sent = partial(as_json, arguments)  # again after a wait: what is inside them may be anybody's
+        return self.call_for(self.identity_of, seen, sent(), call_id, sent)
 
     def call_for(
         self,

@@ -94,7 +94,13 @@ class PolicyInterceptor:
             _LOG.exception("a call was denied because its server or its tool could not be told")
             arguments = Unreadable("it is not known which tool of which server this is")
         return identified_call(
-            name, arguments, server=server, identity_of=self._identity_of, seen=seen, call_id=call_id
+            name,
+            arguments,
+            server=server,
+            identity_of=self._identity_of,
+            seen=seen,
+            call_id=call_id,
+            as_sent=lambda: as_json(request.args),  # again after a wait
         )
 
 

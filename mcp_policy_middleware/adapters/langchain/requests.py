@@ -75,11 +75,17 @@ class Requests:
         if tool is not None and tool.name != asked["name"]:
             arguments = Unreadable("the call names one tool and would run another, and it was not made")
         elif tool is not None and isinstance(arguments, dict):
-            sent = partial(as_sent, tool, arguments, asked["id"], awaited=awaited)
+            sent = partial(_as_sent, request, tool, awaited=awaited)
             arguments = as_written(tool, arguments)
         if self.identity_of is not None:
             return binding.call_for(self.identity_of, request, arguments, asked["id"], sent)
         return binding.call_for(binding.identity_of, request.runtime.config, arguments, asked["id"], sent)
+
+
+def _as_sent(request: ToolCallRequest, tool: BaseTool, *, awaited: bool) -> dict[str, Any]:
+    """The arguments as the tool would get them now: others may be put in while a person is asked."""
+    asked = request.tool_call
+    return as_sent(tool, asked["args"], asked["id"], awaited=awaited)
 
 
 def _answers(requests: Sequence[ToolCallRequest], denials: Sequence[Decision | None]) -> dict[str | None, ToolMessage]:
