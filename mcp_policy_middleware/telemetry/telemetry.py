@@ -75,8 +75,10 @@ class Telemetry:
         self._parent = parent
         self._disclosed = Disclosure(arguments, redact) if arguments else None
         tracing, metering = self._spans.heard, self._metrics.heard
-        telling = bool if self._events is None else self._events.heard  # which is False
-        self.recording: Callable[[], bool] = lambda: tracing() or metering() or telling()
+        self.recording: Callable[[], bool] = lambda: tracing() or metering()
+        if self._events is not None:
+            telling = self._events.heard
+            self.recording = lambda: tracing() or metering() or telling()
 
     @property
     def errors(self) -> int:

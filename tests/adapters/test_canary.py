@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from langchain_core.tools import tool
-from mcp_sessions import connected, recording_server
+from mcp_sessions import connected, is_error, recording_server
 from opentelemetry.sdk._logs import LoggerProvider, export
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -142,7 +142,7 @@ async def through_the_adapters(guard: Guard, outside: Outside) -> None:
         for arguments in VALUES:
             for name in ("pay", "wipe", "ask"):
                 result = await session.call_tool(name, dict(arguments))
-                if getattr(result, "isError", getattr(result, "is_error", False)):
+                if is_error(result):
                     outside.texts.append(result.model_dump_json())
 
 
