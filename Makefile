@@ -66,7 +66,7 @@ drift:  ## Run the adapter suite on the oldest and the newest supported versions
 	$(PYTHON) drift/run.py $(DRIFT)
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
-$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'
+$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,openinference,otel,redis,watch]'
 $(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis,watch]'
 $(VENVS)/bench/ready: INSTALL = --group bench --editable '.[mcp,otel,redis]'
 $(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis,watch]'

@@ -5,7 +5,7 @@ Plain slotted values, immutable by convention (`frozen` would cost more than dec
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from .charges import Charge, Reservation
 from .views.decision import DecisionView
 
 __all__ = [
+    "OTHER",
     "UNNAMED",
     "Approval",
     "Decision",
@@ -153,11 +154,15 @@ class ToolCall:
         return f"ToolCall({shown(self.tool)!r}, arguments=<{type(self.arguments).__name__}>{server})"
 
 
-def shown(name: str) -> str:
-    """A name an agent chose, fit for messages and traces: escaped, at most 128 characters."""
-    if len(name) <= 128 and name.isprintable():
+OTHER: Final = "_OTHER"
+"""Stands in metrics for names that neither the policy nor the server lists: an agent may invent any number."""
+
+
+def shown(name: str, most: int = 128) -> str:
+    """A name an agent chose, fit for messages and traces: escaped, and cut."""
+    if len(name) <= most and name.isprintable():
         return name
-    return name[:128].encode("unicode_escape").decode("ascii")[:128]
+    return name[:most].encode("unicode_escape").decode("ascii")[:most]
 
 
 @dataclass(slots=True)
@@ -264,7 +269,7 @@ class Decision(DecisionView):
         if self._id is None:
             with _ID_LOCK:
                 if self._id is None:
-                    self._id = secrets.token_hex(8)
+                    self._id = os.urandom(8).hex()
         return self._id
 
     @property

@@ -38,7 +38,7 @@ class Passage:
         grant, session, context: What goes for calls that do not bring their own.
         lenient: Whether calls are allowed without their limits while the store cannot answer.
         approving: Asks people; None where nobody can be asked.
-        telemetry: Where decisions are made spans of; None for nowhere.
+        telemetry: Where decisions are recorded; None for nowhere.
         audit: What keeps a record of them; None for nothing.
         suspended: Why every call is denied now; None where calls are decided.
     """
@@ -79,11 +79,12 @@ class Passage:
             started = time.time_ns() if self._recording() else 0
             decision = yield from self._flow(call, self._person)
             asks = decision.reason is _ASKS
+            asked = time.time_ns()
             if asks:
                 decision = yield from self._asked(decision, call, looking=False, taken=taken)
             denied = asks and not decision.allowed
             if denied:
-                yield from self._told(decision, started)
+                yield from self._told(decision, started, time.time_ns() - asked)
             denials.append(decision if denied else None)
         return denials
 
@@ -104,13 +105,16 @@ class Passage:
             observing: Whether the call goes on whatever the policy says: then nobody is asked.
         """
         started = time.time_ns() if self._recording() else 0
+        waited = 0
         decision = yield from self._flow(call, self._person)
         if decision.reason is _ASKS:
+            asked = time.time_ns()
             decision = yield from self._asked(decision, call, looking=observing)
+            waited = time.time_ns() - asked
         if observing:
             decision.enforced = False
         if started or self.audit is not None:  # most calls: nobody is told
-            yield from self._told(decision, started)
+            yield from self._told(decision, started, waited)
         return decision
 
     def around(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
@@ -148,9 +152,9 @@ class Passage:
         """
         outer = around.decision
         started = time.time_ns() if self._recording() else 0
-        decision = yield from self._decided_inside(call, outer)
+        decision, waited = yield from self._decided_inside(call, outer)
         if decision.effect != outer.effect:
-            yield from self._told(decision, started)
+            yield from self._told(decision, started, waited)
         outer.approval = decision.approval or outer.approval
         if decision.reservation is not None:
             outer.reservation = decision.reservation
@@ -162,7 +166,8 @@ class Passage:
         around.tell(outcome(outcome_of, ended))
         return ended
 
-    def _decided_inside(self, call: ToolCall, outer: Decision) -> Deciding:
+    def _decided_inside(self, call: ToolCall, outer: Decision) -> Generator[Any, Any, tuple[Decision, int]]:
+        """What is decided, and for how many nanoseconds a person was asked."""
         policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
         context = next((one for one in (call.context, outer.call.context) if one is not None), self.context)
 
@@ -172,10 +177,13 @@ class Passage:
 
         decision = yield from flow(self._person)
         if decision.reason is not _ASKS or self.approving is None:
-            return decision
+            return decision, 0
         if is_bound(outer.approval, decision, context):  # a person has agreed to just this
-            return (yield from flow(Person.AGREED))
-        return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
+            return (yield from flow(Person.AGREED)), 0
+        asked = time.time_ns()
+        again = partial(flow, Person.AGREED)
+        decision = yield from self.approving.decided(decision, context, again, looking=False)
+        return decision, time.time_ns() - asked
 
     def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
@@ -193,9 +201,15 @@ class Passage:
     def _context(self, call: ToolCall) -> Mapping[str, Any] | None:
         return self.context if call.context is None else call.context
 
-    def _told(self, decision: Decision, started: int) -> Generator[Any, Any, None]:
-        """Put a decision on record, and make a span of it where one is wanted."""
+    def _told(self, decision: Decision, started: int, waited: int) -> Generator[Any, Any, None]:
+        """Put a decision on record, and in traces and metrics where those are wanted.
+
+        Args:
+            decision: The decision.
+            started: When its evaluation began, in nanoseconds since the Unix epoch; 0 where nobody is told.
+            waited: For how many nanoseconds a person was asked.
+        """
         if self.audit is not None:
             yield from put_on_record(self.audit, decision)
         if started and self.telemetry is not None:
-            self.telemetry.record(decision, started, time.time_ns(), self.selection.knows)
+            self.telemetry.record(decision, started, time.time_ns(), self.selection.knows, waited)
