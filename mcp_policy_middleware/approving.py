@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from .approvals.approver import Approver
 from .approvals.asking import Consult, asking, consume, look
+from .approvals.base import ApprovalStore
 from .approvals.floods import Flood
 from .approvals.function import Ask, FunctionApprover
 from .approvals.requests import ApprovalRequest, binding_of, request_for
@@ -78,6 +80,8 @@ class Approving:
         self._clock = clock
         self._reply = reply
         self._telemetry = telemetry
+        if telemetry is not None:
+            telemetry.watch(self.approver.store, partial(_waiting, clock))
 
     def decided(
         self, asks: Decision, context: Mapping[str, Any] | None, again: Callable[[], Flow], *, looking: bool
@@ -137,7 +141,9 @@ class Approving:
             raise
         finally:
             if self._telemetry is not None:
-                self._telemetry.record_approval(outcome, asks.call.tool, started, time.time_ns(), seconds)
+                tool, policy = asks.call.tool, asks.policy
+                known = isinstance(policy, CompiledPolicy) and policy.names(tool)
+                self._telemetry.record_approval(outcome, tool, started, time.time_ns(), seconds, known)
 
     def _used(
         self, decision: Decision, found: ApprovalRequest, asks: Decision, context: Mapping[str, Any] | None
@@ -169,6 +175,11 @@ class Approving:
             return None if found.binding == _binding(decision, context) else changed
         except (StoreError, ValueError):
             return _refused(asks, Reason.APPROVAL_FAILED, _FAILED, found.approval())
+
+
+def _waiting(clock: Callable[[], float], store: ApprovalStore) -> int:
+    """How many requests in a store nobody has answered."""
+    return sum(request.state is State.PENDING for request in store.requests(clock()))
 
 
 def is_bound(approval: Approval | None, decision: Decision, context: Mapping[str, Any] | None) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 from .charges import Charge, Reservation
 
 __all__ = [
+    "OTHER",
     "UNNAMED",
     "Approval",
     "Decision",
@@ -152,11 +153,15 @@ class ToolCall:
         return f"ToolCall({shown(self.tool)!r}, arguments=<{type(self.arguments).__name__}>{server})"
 
 
-def shown(name: str) -> str:
-    """A name an agent chose, fit for messages and traces: escaped, at most 128 characters."""
-    if len(name) <= 128 and name.isprintable():
+OTHER: Final = "_OTHER"
+"""Stands in metrics for names that neither the policy nor the server lists: an agent may invent any number."""
+
+
+def shown(name: str, most: int = 128) -> str:
+    """A name an agent chose, fit for messages and traces: escaped, and cut."""
+    if len(name) <= most and name.isprintable():
         return name
-    return name[:128].encode("unicode_escape").decode("ascii")[:128]
+    return name[:most].encode("unicode_escape").decode("ascii")[:most]
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ Plain slotted values; amounts are whole millionths.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,6 +57,7 @@ class Charge:
         limit: What the total may reach, in millionths.
         sliding: Whether the window before counts too, by the part of this one that is left (PL-5.2).
         on_success: Whether a call that returns a tool error gives the charge back (PL-5.6).
+        counter, scope: What metrics call the counter: no name that an agent chose.
     """
 
     key: str
@@ -65,6 +66,8 @@ class Charge:
     limit: int
     sliding: bool = False
     on_success: bool = False
+    counter: str = field(default="", compare=False)
+    scope: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)

@@ -64,7 +64,7 @@ class Guard:
         on_store_failure: `deny` a call whose limits cannot be checked, or `allow` it, and no limit holds meanwhile.
         mode: Overrides the `mode` of documents and tools: `enforce` or `shadow` (PL-4.4).
         clock: Returns the time as an aware datetime; for tests.
-        telemetry: A `Telemetry`; left out, one on the global tracer provider; False turns spans off.
+        telemetry: A `Telemetry`; left out, one on the global providers; False turns all of it off.
         audit: Keeps a record of decisions and of how calls ended; a call that cannot be put on record is denied.
 
     Raises:
@@ -198,6 +198,11 @@ class Guard:
     def resume(self) -> None:
         """Decide calls by policy again."""
         self._passage.suspended = None
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Where decisions are recorded; None for nowhere."""
+        return self._passage.telemetry
 
     @property
     def sources(self) -> Sources:

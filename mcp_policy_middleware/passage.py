@@ -74,15 +74,18 @@ class Passage:
             observing: Whether the call goes on whatever the policy says: then nobody is asked.
         """
         started = time.time_ns() if self._recording() else 0
+        waited = 0
         decision = yield from self._flow(call, self._person)
         if decision.reason is _ASKS:
+            asked = time.time_ns()
             decision = yield from self._asked(decision, call, looking=observing)
+            waited = time.time_ns() - asked
         if observing:
             decision.enforced = False
         if self.audit is not None:
             yield from put_on_record(self.audit, decision)
         if started:
-            self._record(decision, started)
+            self._record(decision, started, waited)
         return decision
 
     def around(self, call: ToolCall, outcome_of: OutcomeOf, layer: Layer) -> Generator[Any, Any, Ended]:
@@ -120,12 +123,12 @@ class Passage:
         """
         outer = around.decision
         started = time.time_ns() if self._recording() else 0
-        decision = yield from self._decided_inside(call, outer)
+        decision, waited = yield from self._decided_inside(call, outer)
         if decision.effect != outer.effect:
             if self.audit is not None:
                 yield from put_on_record(self.audit, decision)
             if started:
-                self._record(decision, started)
+                self._record(decision, started, waited)
         outer.approval = decision.approval or outer.approval
         if decision.reservation is not None:
             outer.reservation = decision.reservation
@@ -137,7 +140,8 @@ class Passage:
         around.tell(outcome(outcome_of, ended))
         return ended
 
-    def _decided_inside(self, call: ToolCall, outer: Decision) -> Deciding:
+    def _decided_inside(self, call: ToolCall, outer: Decision) -> Generator[Any, Any, tuple[Decision, int]]:
+        """What is decided, and for how many nanoseconds a person was asked."""
         policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
         context = next((one for one in (call.context, outer.call.context) if one is not None), self.context)
 
@@ -147,10 +151,13 @@ class Passage:
 
         decision = yield from flow(self._person)
         if decision.reason is not _ASKS or self.approving is None:
-            return decision
+            return decision, 0
         if is_bound(outer.approval, decision, context):  # a person has agreed to just this
-            return (yield from flow(Person.AGREED))
-        return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
+            return (yield from flow(Person.AGREED)), 0
+        asked = time.time_ns()
+        again = partial(flow, Person.AGREED)
+        decision = yield from self.approving.decided(decision, context, again, looking=False)
+        return decision, time.time_ns() - asked
 
     def _asked(self, decision: Decision, call: ToolCall, *, looking: bool) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
@@ -168,6 +175,6 @@ class Passage:
     def _context(self, call: ToolCall) -> Mapping[str, Any] | None:
         return self.context if call.context is None else call.context
 
-    def _record(self, decision: Decision, started: int) -> None:
+    def _record(self, decision: Decision, started: int, waited: int) -> None:
         if self.telemetry is not None:
-            self.telemetry.record(decision, started, time.time_ns(), self.selection.knows)
+            self.telemetry.record(decision, started, time.time_ns(), self.selection.knows, waited)

@@ -149,7 +149,7 @@ class Selection:
     def knows(self, decision: Decision) -> bool:
         """Whether the policy or the server names the tool; other names are an agent's inventions."""
         call = decision.call
-        if call.tool in self._listed.get(call.server, ()):
+        if type(call.tool) is str and call.tool in self._listed.get(call.server, ()):
             return True
         policy = self.policy_for(call.server, decision.grant)
         return policy is not None and policy.names(call.tool)

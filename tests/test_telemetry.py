@@ -40,6 +40,7 @@ ALWAYS = {
     "mcp_policy.policy.name", "mcp_policy.policy.version", "mcp_policy.grant", "mcp_policy.arguments.keys",
     "gen_ai.tool.name", "openinference.span.kind",
 }  # fmt: skip
+CURRENT = {"mcp_policy.effect", "mcp_policy.decision.id", "mcp_policy.rule.name"}
 
 
 class Spans:
@@ -276,8 +277,8 @@ def test_every_way_to_decide_makes_one_span() -> None:
     assert len({said(span)["mcp_policy.decision.id"] for span in spans.exporter.get_finished_spans()}) == 8
 
 
-def test_the_span_is_a_child_of_the_callers_and_changes_nothing_there() -> None:
-    """A decision nests under the current span, which stays current and keeps its status and attributes."""
+def test_the_span_is_a_child_of_the_callers_which_is_noted_on_and_otherwise_as_it_was() -> None:
+    """A decision nests under the current span, which stays current and keeps name and status; the last is noted."""
     spans = Spans()
     tracer = spans.provider.get_tracer("application")
     with tracer.start_as_current_span("caller") as caller:
@@ -287,10 +288,11 @@ def test_the_span_is_a_child_of_the_callers_and_changes_nothing_there() -> None:
             spans.guard.run(ToolCall("unlisted", {}), lambda: None)
         assert trace.get_current_span() is caller
     first, second, outer = spans.exporter.get_finished_spans()
+    noted = {key: said(second).get(key) for key in CURRENT}
     for child in (first, second):
         assert child.parent is not None
         assert child.parent.span_id == outer.context.span_id
-    assert (said(outer), outer.events, outer.status.status_code) == ({}, (), StatusCode.UNSET)
+    assert (outer.name, said(outer), outer.events, outer.status.status_code) == ("caller", noted, (), StatusCode.UNSET)
 
 
 def test_the_call_itself_runs_under_the_callers_span() -> None:

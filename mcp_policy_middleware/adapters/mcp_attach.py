@@ -41,7 +41,7 @@ def guarded_class(base: Any) -> Any:
             """Send a request; a tool call only where the policy admits it."""
             forward = super().send_request  # looked up at each call: others may have wrapped it since
             return await self._policy_binding.send(
-                request, result_type, lambda: forward(request, result_type, *args, **kwargs)
+                request, result_type, lambda sent: forward(sent, result_type, *args, **kwargs)
             )
 
         async def list_tools(self, *args: Any, **kwargs: Any) -> Any:

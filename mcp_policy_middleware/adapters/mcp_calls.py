@@ -13,7 +13,16 @@ from ..guard import Guard
 from ..handover import Layer
 from .identity import IdentityOf, identified_call
 from .mcp_rounds import OpenCall, OpenCalls, sent_again
-from .mcp_sdk import SdkError, asks_for_input, outcome_of, sdk_error, tool_call_params, tool_error, unwrapped_request
+from .mcp_sdk import (
+    SdkError,
+    asks_for_input,
+    outcome_of,
+    sdk_error,
+    tool_call_params,
+    tool_error,
+    unwrapped_request,
+    with_trace_context,
+)
 
 __all__ = ["DECISION_KEY", "Binding", "PolicyDeniedError", "server_name", "shareable"]
 
@@ -61,8 +70,13 @@ class Binding:
         """The same, for a session of another server."""
         return self if server == self.server and fault is None else replace(self, server=server, fault=fault)
 
-    async def send(self, request: Any, result_type: Any, forward: Callable[[], Awaitable[Any]]) -> Any:
+    async def send(self, request: Any, result_type: Any, beneath: Callable[[Any], Awaitable[Any]]) -> Any:
         """Send a request on, a tool call only where the policy admits it; else its denial as a tool error.
+
+        Args:
+            request: The request.
+            result_type: What is awaited.
+            beneath: Sends it; a tool call carries the caller's trace context, where the SDK adds none.
 
         Raises:
             PolicyDeniedError: The call is denied, and the awaited type cannot hold a tool error.
@@ -70,14 +84,19 @@ class Binding:
         inner = unwrapped_request(request)
         method = getattr(inner, "method", None)
         if method == "tools/list":
-            return self.without_hidden(await forward())
+            return self.without_hidden(await beneath(request))
         if method != "tools/call":
             if method in _CARRIES_DATA:  # there is no decision to make a span of, and the SDK's 2.x makes its own
                 _LOG.debug("`%s` to server %r went unchecked: policies are about tools", method, self.server)
-            return await forward()
+            return await beneath(request)
         params = tool_call_params(inner)
         call = self._call(inner, params)
         opened = self.open_calls.take(call, params) if "requestState" in params or "inputResponses" in params else None
+
+        async def forward() -> Any:
+            telemetry = self.guard.telemetry
+            return await beneath(request if telemetry is None else with_trace_context(request, telemetry.carried))
+
         try:
             if opened is None:
                 return await self._first_round(call, forward)

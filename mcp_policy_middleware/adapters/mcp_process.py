@@ -190,14 +190,14 @@ def _send_request(installation: Installation, beneath: Callable[..., Any]) -> Ca
     async def send_request(self: Any, request: Any, result_type: Any, *args: Any, **kwargs: Any) -> Any:
         binding = installation.binding(self)
 
-        async def forward() -> Any:
+        async def forward(sent: Any) -> Any:
             token = _NAME.set(None)  # a server in this process sees the caller's context, and has servers of its own
             try:
-                return await beneath(self, request, result_type, *args, **kwargs)
+                return await beneath(self, sent, result_type, *args, **kwargs)
             finally:
                 _NAME.reset(token)
 
-        return await (forward() if binding is None else binding.send(request, result_type, forward))
+        return await (forward(request) if binding is None else binding.send(request, result_type, forward))
 
     return send_request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..calls import Outcome
@@ -27,6 +28,7 @@ __all__ = [
     "tool_call_params",
     "tool_error",
     "unwrapped_request",
+    "with_trace_context",
 ]
 
 _V2: Final = hasattr(ClientSession, "adopt")
@@ -70,6 +72,32 @@ def tool_call_params(request: Any) -> dict[str, Any]:
     if _V2 and (params.request_state is not None or params.input_responses is not None):
         read.update(requestState=params.request_state, inputResponses=params.input_responses)
     return read
+
+
+def with_trace_context(request: Any, carried: Callable[[], dict[str, str]]) -> Any:
+    """The request with the caller's trace context in its `_meta`, as 2.x sends it by itself (SEP-414).
+
+    Args:
+        request: A `tools/call`; it stays as it is, and so does a `_meta` that has a trace context already.
+        carried: Tells what to put there; nothing where nobody traces.
+    """
+    if _V2:
+        return request
+    fields = carried()
+    inner = unwrapped_request(request)
+    params = inner.params
+    plain = isinstance(params, dict)
+    meta = params.get("_meta") if plain else getattr(params, "meta", None)
+    known = meta if isinstance(meta, dict) else getattr(meta, "model_extra", None) or {}
+    if not fields or "traceparent" in known or not (plain or hasattr(params, "meta")):
+        return request
+    if plain:
+        sent = {**params, "_meta": {**known, **fields}}
+    else:
+        meta = types.RequestParams.Meta() if meta is None else meta
+        sent = params.model_copy(update={"meta": meta.model_copy(update=fields)})
+    traced = inner.model_copy(update={"params": sent})
+    return traced if inner is request else request.model_copy(update={"root": traced})
 
 
 def tool_error(result_type: Any, text: str, meta: dict[str, Any]) -> Any:

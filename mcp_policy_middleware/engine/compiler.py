@@ -143,8 +143,8 @@ class CompiledPolicy:
         return plan
 
     def names(self, tool: str) -> bool:
-        """Whether the document names the tool, itself or by a glob."""
-        return self.plan_for(tool) is not self.otherwise
+        """Whether the document names the tool itself: a glob matches any number of names that an agent invents."""
+        return type(tool) is str and tool in self.plans
 
     def hides(self, tool: str) -> bool:
         """Whether the tool is removed from lists; shadow mode hides nothing (PL-4.4)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any, Final
 
-from ..calls import ServerName
+from ..calls import OTHER, ServerName
 from ..canonical import canonical
 from ..charges import MILLION, Charge, Window
 from ..policy.model import MAX_TOTAL, Limit, Scope
@@ -75,7 +75,8 @@ class CompiledLimit:
             session=where.session,
         ).text()
         amount = self.amount if isinstance(self.amount, int) else 0
-        return Charge(key, self.window, amount, self.ceiling, self.sliding, self.on_success)
+        known = OTHER if self.counter is None else self.counter  # a glob does not bound the names it matches
+        return Charge(key, self.window, amount, self.ceiling, self.sliding, self.on_success, known, self.scope)
 
 
 def compile_limit(base: str, limit: Limit, *, counter: str | None) -> CompiledLimit:

@@ -455,7 +455,8 @@ def test_spans_and_the_metric_tell_who_answered_and_how_long_it_took() -> None:
     decisions = [dict(span.attributes or {}) for span in spans.get_finished_spans() if "decision" in span.name]
     assert [one["mcp_policy.reason.code"] for one in decisions] == ["approval_pending", "allowed", "approval_denied"]
     assert {key: decisions[1][f"mcp_policy.approval.{key}"] for key in who} == who
-    (metric,) = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics  # type: ignore[union-attr]
+    found = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics  # type: ignore[union-attr]
+    (metric,) = [one for one in found if one.name.endswith("approval.duration")]
     points = {point.attributes["mcp_policy.approval.outcome"]: point.sum for point in metric.data.data_points}
     assert (metric.name, metric.unit, points) == (
         "mcp_policy.approval.duration",
