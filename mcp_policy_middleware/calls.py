@@ -5,7 +5,7 @@ Plain slotted values, immutable by convention (`frozen` would cost more than dec
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -268,7 +268,7 @@ class Decision:
         if self._id is None:
             with _ID_LOCK:
                 if self._id is None:
-                    self._id = secrets.token_hex(8)
+                    self._id = os.urandom(8).hex()
         return self._id
 
     @property

@@ -139,10 +139,11 @@ def of_decision(decision: Decision) -> dict[str, Value]:
         "mcp_policy.grant": decision.grant,
         "mcp_policy.arguments.keys": _keys(call.arguments),
         "gen_ai.tool.name": named(call.tool),
+        "mcp_policy.policy.name": "" if policy is None else policy.name,
+        "mcp_policy.policy.version": "" if policy is None else policy.digest,
     }
-    if policy is not None:
-        told["mcp_policy.policy.name"] = policy.name
-        told["mcp_policy.policy.version"] = policy.digest
+    if policy is None:
+        del told["mcp_policy.policy.name"], told["mcp_policy.policy.version"]
     if decision.rule:
         told["mcp_policy.rule.name"] = decision.rule
     if call.server:
@@ -183,4 +184,10 @@ def _answer(approval: Approval) -> dict[str, Value]:
 def _keys(arguments: object) -> list[str]:
     if type(arguments) is not dict:
         return []
+    try:
+        every = "".join(arguments)
+        if len(every) <= 128 and every.isprintable():  # most calls: all of them are fit as they are
+            return sorted(arguments)[:MOST_KEYS]
+    except TypeError:
+        pass  # not all of them are texts
     return sorted([shown(name) for name in arguments if type(name) is str])[:MOST_KEYS]

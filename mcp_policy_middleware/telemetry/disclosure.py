@@ -40,17 +40,17 @@ class Disclosure:
         self._everywhere = frozenset(everywhere)
         self._redact = redact
 
-    def __bool__(self) -> bool:
-        return bool(self._everywhere or self._by_tool)
+    def values(self, call: ToolCall) -> dict[str, str]:
+        """An attribute that holds the named arguments of a call, as a JSON object of texts; none where none is given.
 
-    def values(self, call: ToolCall) -> str | None:
-        """The named arguments of a call as a JSON object of texts, each escaped and cut; None where there are none."""
+        Each text is escaped and cut.
+        """
         names = self._by_tool.get(call.tool, self._everywhere)
         given = call.arguments
         if not names or type(given) is not dict:
-            return None
+            return {}
         said = {name: self._text(call.tool, name, given[name]) for name in sorted(names & given.keys())}
-        return json.dumps(said, ensure_ascii=False) if said else None
+        return {"mcp_policy.arguments.values": json.dumps(said, ensure_ascii=False)} if said else {}
 
     def _text(self, tool: str, name: str, value: Any) -> str:
         value = value if self._redact is None else self._redact(tool, name, value)

@@ -48,9 +48,12 @@ class Spans:
     def make(
         self, name: str, attributes: dict[str, Value], started: int, ended: int, failed: bool, context: Context | None
     ) -> trace.Span:
-        """Make a span that is over already; `failed` says that the evaluation itself did not succeed."""
+        """Make a span that is over already, of attributes that are its own from now on.
+
+        `failed` says that the evaluation itself did not succeed.
+        """
         if self._openinference:
-            attributes = {**attributes, "openinference.span.kind": "GUARDRAIL"}
+            attributes["openinference.span.kind"] = "GUARDRAIL"
         span = self._tracer.start_span(name, context, attributes=attributes, start_time=started)
         if failed:
             span.set_status(_FAILED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 
 from ..calls import OTHER, Approval, Decision
-from .attributes import Value, named, of_approval, of_decision
+from .attributes import named, of_approval, of_decision
 from .disclosure import Arguments, Disclosure, Redact
 from .events import Events
 from .faults import Faults
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Telemetry"]
 
 _SCOPE: Final = "mcp_policy_middleware"
+_UNLISTED: Final = f"policy_decision {OTHER}"
 _W3C: Final = ("traceparent", "tracestate")
 
 
@@ -73,8 +73,10 @@ class Telemetry:
         self._faults = Faults(self._metrics.fault)
         self._annotate = annotate
         self._parent = parent
-        self._disclosed = Disclosure(arguments, redact)
-        self.recording: Callable[[], bool] = partial(_heard, self._spans, self._metrics, self._events)
+        self._disclosed = Disclosure(arguments, redact) if arguments else None
+        tracing, metering = self._spans.heard, self._metrics.heard
+        telling = bool if self._events is None else self._events.heard  # which is False
+        self.recording: Callable[[], bool] = lambda: tracing() or metering() or telling()
 
     @property
     def errors(self) -> int:
@@ -94,27 +96,37 @@ class Telemetry:
                 and show as `_OTHER` in the span's name and in metrics.
             waited: For how many nanoseconds of these a person was asked.
         """
-        known, context = False, self._context()
-        with self._faults:
+        known = False
+        try:
             known = knows(decision)
-        tracing, events = self._spans.heard(), self._events
-        if tracing or events is not None:
-            attributes, within = None, context
+            if self._spans.heard() or self._events is not None:
+                self._tell(decision, started, ended, known)
+        except Exception as error:  # of a provider or a hook; no fault of theirs may undo a decision
+            self._faults.met(error)
+        if self._metrics.heard():
             with self._faults:
-                attributes = self._described(decision)
-            if tracing and attributes is not None:
-                with self._faults:
-                    name = f"policy_decision {named(decision.call.tool) if known else OTHER}"
-                    span = self._spans.make(name, attributes, started, ended, decision.error is not None, context)
-                    within = trace.set_span_in_context(span, context)
-            if tracing and self._annotate:
-                with self._faults:
-                    annotate(decision, context)
-            if events is not None and attributes is not None:
-                with self._faults:
-                    events.emit(decision, attributes, ended, within)
+                self._metrics.decided(decision, max(0, ended - started - waited) / 1e9, known)
+
+    def _tell(self, decision: Decision, started: int, ended: int, known: bool) -> None:
+        """The span of a decision, the note on the caller's, and the event inside it."""
+        context = None if self._parent is None else self._context()
+        attributes = of_decision(decision)
+        if self._disclosed is not None:
+            with self._faults:  # values that cannot be told are left out
+                attributes.update(self._disclosed.values(decision.call))
+        name = f"policy_decision {attributes['gen_ai.tool.name']}" if known else _UNLISTED
+        failed = decision.error is not None
+        if self._annotate and self._spans.heard():
+            with self._faults:
+                annotate(decision, context)
+        if self._events is None:
+            self._spans.make(name, attributes, started, ended, failed, context)
+            return
+        within = context
         with self._faults:
-            self._metrics.decided(decision, max(0, ended - started - waited) / 1e9, known)
+            span = self._spans.make(name, dict(attributes), started, ended, failed, context)
+            within = trace.set_span_in_context(span, context)
+        self._events.emit(decision, attributes, ended, within)
 
     def record_approval(
         self, approval: Approval, tool: str, started: int, ended: int, seconds: float | None, known: bool = True
@@ -170,16 +182,3 @@ class Telemetry:
             with self._faults:
                 return self._parent()
         return None
-
-    def _described(self, decision: Decision) -> dict[str, Value]:
-        attributes = of_decision(decision)
-        if self._disclosed:
-            with self._faults:  # values that cannot be told are left out
-                values = self._disclosed.values(decision.call)
-                if values is not None:
-                    attributes["mcp_policy.arguments.values"] = values
-        return attributes
-
-
-def _heard(spans: Spans, metrics: Metrics, events: Events | None) -> bool:
-    return spans.heard() or metrics.heard() or (events is not None and events.heard())
