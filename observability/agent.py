@@ -29,9 +29,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import start_http_server
 
-from mcp_policy_middleware import Guard, load_policy
+from mcp_policy_middleware import Guard, Telemetry, load_policy
 from mcp_policy_middleware.adapters.langchain import PolicyMiddleware, guard_tools
 from mcp_policy_middleware.approvals import Answer, ApprovalRequest
+from mcp_policy_middleware.telemetry.openinference import langchain_parent
 from mcp_policy_middleware.testing import FakeToolCallingModel
 
 with warnings.catch_warnings():
@@ -81,9 +82,10 @@ def repository_in(folder: Path) -> Path:
     return folder
 
 
-async def converse(repository: Path) -> int:
-    """Let the agent work through its script; returns how many calls it tried."""
-    guard = Guard(load_policy(POLICY), grant="notes-agent", approver=answer)
+async def converse(repository: Path) -> None:
+    """Let the agent work through its script."""
+    telemetry = Telemetry(parent=langchain_parent())
+    guard = Guard(load_policy(POLICY), grant="notes-agent", approver=answer, telemetry=telemetry)
     turns = script(str(repository))
     program = Path(sysconfig.get_path("scripts"), "mcp-server-git")
     transport = StdioTransport(
@@ -99,8 +101,10 @@ async def converse(repository: Path) -> int:
         )
         agent = create_agent(model, tools, middleware=[PolicyMiddleware(guard, server="git")], name="notes-agent")
         request: Any = {"messages": [("user", "Write the release notes.")]}
-        await agent.ainvoke(request)
-    return sum(map(len, turns))
+        with trace.get_tracer(PROJECT).start_as_current_span(
+            "request", attributes={"openinference.span.kind": "CHAIN"}
+        ):
+            await agent.ainvoke(request)
 
 
 def main() -> None:
@@ -109,9 +113,9 @@ def main() -> None:
     server, thread = start_http_server(0, "127.0.0.1")
     with tempfile.TemporaryDirectory(prefix="mcp-policy-observed-") as folder:
         (Path(folder) / "repository").mkdir()
-        calls = asyncio.run(converse(repository_in(Path(folder) / "repository")))
+        asyncio.run(converse(repository_in(Path(folder) / "repository")))
     provider.force_flush()
-    print(json.dumps({"calls": calls, "metrics": f"127.0.0.1:{server.server_port}"}), flush=True)
+    print(json.dumps({"project": PROJECT, "metrics": f"127.0.0.1:{server.server_port}"}), flush=True)
     sys.stdin.read()
     server.shutdown()
     thread.join()
