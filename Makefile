@@ -69,7 +69,7 @@ observability: $(VENVS)/phoenix/ready $(VENVS)/observed/ready  ## Show an agent'
 	$(VENVS)/observed/bin/python observability/run.py $(VENVS)/phoenix/bin/phoenix
 
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
-$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,otel,redis,watch]'
+$(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,openinference,otel,redis,watch]'
 $(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis,watch]'
 $(VENVS)/bench/ready: INSTALL = --group bench --editable '.[mcp,otel,redis]'
 $(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-mcp,otel,redis,watch]'

@@ -5,6 +5,9 @@
 Every ratio is between two things measured in turn, in one process, in one run; the median over the rounds is
 printed. Absolute times differ from machine to machine and are printed for orientation alone. Nothing records spans,
 but where it says so. Exit status 1: a target was missed.
+
+What telemetry adds is measured as a difference: a decision with it, less one with `telemetry=False`. A span is compared
+with one that a program makes by hand after the same decision, with the same attributes and the SDK's own calls.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ import anyio
 from hand_written import HandWritten
 from sessions import session_ratios
 
-from mcp_policy_middleware import Guard, Outcome, ToolCall, parse_policy
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+from mcp_policy_middleware import Guard, Outcome, Telemetry, ToolCall, parse_policy
 
 ROUNDS = 41
 BATCH = 1500
@@ -51,12 +57,18 @@ def microseconds(function: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - started) / BATCH / 1000
 
 
-def compare(subjects: dict[str, Callable[[], object]], base: str) -> dict[str, tuple[float, float]]:
-    """Measure all in turn, round by round: the median time and the median ratio to `base` of each."""
+def measured(subjects: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Measure all in turn, round by round: the times of each."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(ROUNDS):
         for name, function in subjects.items():
             times[name].append(microseconds(function))
+    return times
+
+
+def compare(subjects: dict[str, Callable[[], object]], base: str) -> dict[str, tuple[float, float]]:
+    """The median time and the median ratio to `base` of each."""
+    times = measured(subjects)
     return {
         name: (
             statistics.median(values),
@@ -84,6 +96,55 @@ def denied(guard: Guard, call: ToolCall) -> Callable[[], object]:
     return lambda: guard.begin(call)
 
 
+def telemetry_costs(call: ToolCall) -> list[tuple[str, float, float]]:
+    """What telemetry adds to a decision where nobody listens, and what a recorded span costs beside a bare one."""
+    policy = parse_policy(policy_text(50))
+    provider = TracerProvider()
+    provider.add_span_processor(SpanProcessor())  # recorded whole; exporting is the application's own, on a thread
+    spans_alone = Telemetry(provider, meter_provider=NoOpMeterProvider(), annotate=False)
+    off = Guard(policy, telemetry=False)
+    tracer = provider.get_tracer("by hand")
+
+    def by_hand() -> None:
+        started = time.time_ns()
+        decision = off.begin(call)
+        attributes = {
+            "mcp_policy.effect": "allow",
+            "mcp_policy.reason.code": "allowed",
+            "mcp_policy.enforced": True,
+            "mcp_policy.decision.id": "0123456789abcdef",
+            "mcp_policy.grant": "default",
+            "mcp_policy.arguments.keys": ["amount", "currency", "customer"],
+            "gen_ai.tool.name": "create_charge",
+            "mcp_policy.policy.name": "policy",
+            "mcp_policy.policy.version": policy.digest,
+            "openinference.span.kind": "GUARDRAIL",
+        }
+        tracer.start_span("policy_decision create_charge", attributes=attributes, start_time=started).end(
+            time.time_ns()
+        )
+        off.finish(decision, Outcome.RETURNED)
+
+    times = measured(
+        {
+            "off": admitted(off, call),
+            "unheard": admitted(Guard(policy), call),
+            "span": admitted(Guard(policy, telemetry=spans_alone), call),
+            "by hand": by_hand,
+        }
+    )
+    added = {
+        name: [mine - other for mine, other in zip(values, times["off"], strict=True)] for name, values in times.items()
+    }
+    ratios = [mine / bare for mine, bare in zip(added["span"], added["by hand"], strict=True)]
+    for name, title in (("unheard", "without an SDK"), ("span", "a recorded span"), ("by hand", "a bare SDK span")):
+        print(f"{'telemetry adds, ' + title:38}{statistics.median(added[name]):8.2f}")
+    return [
+        ("µs that telemetry adds to a decision without an SDK", statistics.median(added["unheard"]), 1.0),
+        ("a recorded span / a bare SDK span with as many attributes", statistics.median(ratios), 1.3),
+    ]
+
+
 def main() -> int:
     """Measure, print, and say which targets were missed."""
     hand = HandWritten()
@@ -108,6 +169,7 @@ def main() -> int:
     print(f"{'':38}{'µs':>8}  {'ratio':>6}")
     for name, (time_, ratio) in figures.items():
         print(f"{name:38}{time_:8.2f}  {ratio:6.2f}")
+    costs = telemetry_costs(call)
     sessions = anyio.run(session_ratios)
     for one in sessions:
         print(f"{one.name:38}{one.microseconds:8.1f}  {one.ratio:6.2f}")
@@ -116,6 +178,7 @@ def main() -> int:
         ("allow with settlement / hand-written allow", figures["allow, with settlement"][1], 5.0),
         ("denial by default / hand-written allow", figures["denied by default"][1], 2.0),
         ("10,000 tools / 10 tools", growth, 1.2),
+        *costs,
         *((f"{one.name} / bare", one.ratio, one.most) for one in sessions if one.most is not None),
     ]
     print()

@@ -17,6 +17,8 @@ from mcp_policy_middleware.approvals import states
 from mcp_policy_middleware.approvals.states import TRANSITIONS, Event, State
 from mcp_policy_middleware.engine.conditions import OPERATORS
 from mcp_policy_middleware.policy.lint import RULES
+from mcp_policy_middleware.telemetry.attributes import ATTRIBUTES, Signal
+from mcp_policy_middleware.telemetry.metrics import INSTRUMENTS
 
 DOCS = Path(__file__).parent
 COVERAGE = yaml.safe_load((DOCS.parent / "tests" / "data" / "coverage.yaml").read_text(encoding="utf-8"))
@@ -103,10 +105,45 @@ def approval_events() -> str:
     )
 
 
+SPANS = {
+    Signal.DECISION: "decision",
+    Signal.APPROVAL: "approval",
+    Signal.CURRENT: "caller's",
+    Signal.EVENT: "event",
+}
+"""The columns of the table of attributes; metrics have a table of their own."""
+
+
+def attributes() -> str:
+    """The attributes of spans and events, and where they are."""
+    rows = (
+        (f"`{one.key}`", one.meaning, one.when, *("x" if signal in one.signals else "" for signal in SPANS))
+        for one in ATTRIBUTES
+        if set(one.signals) & set(SPANS)
+    )
+    return table(("attribute", "meaning", "when", *SPANS.values()), rows)
+
+
+def metrics() -> str:
+    """The metrics, each with its attributes."""
+    rows = (
+        (f"`{one.signal}`", one.kind, f"`{one.unit}`", one.meaning, ", ".join(keys(one.signal)) or "-")
+        for one in INSTRUMENTS.values()
+    )
+    return table(("metric", "kind", "unit", "what it tells", "attributes"), rows)
+
+
+def keys(signal: Signal) -> list[str]:
+    """The attributes of one signal."""
+    return [f"`{one.key}`" for one in ATTRIBUTES if signal in one.signals]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "operators": operators,
     "reasons": reasons,
     "advice": advice,
+    "attributes": attributes,
+    "metrics": metrics,
     "approval_states": approval_states,
     "approval_events": approval_events,
     "coverage": coverage,
