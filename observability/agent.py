@@ -2,13 +2,14 @@
 
     python observability/agent.py OTLP_TRACES_URL
 
-Prints one line of JSON once the agent is done, and serves its metrics until its standard input ends.
+Prints one line of JSON once the agent is done, and then serves its metrics until somebody ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -110,16 +111,13 @@ async def converse(repository: Path) -> None:
 def main() -> None:
     """Run the agent once, and keep its metrics to be scraped."""
     provider = instrument(sys.argv[1])
-    server, thread = start_http_server(0, "127.0.0.1")
+    server, _ = start_http_server(0, "127.0.0.1")
     with tempfile.TemporaryDirectory(prefix="mcp-policy-observed-") as folder:
         (Path(folder) / "repository").mkdir()
         asyncio.run(converse(repository_in(Path(folder) / "repository")))
     provider.force_flush()
     print(json.dumps({"project": PROJECT, "metrics": f"127.0.0.1:{server.server_port}"}), flush=True)
-    sys.stdin.read()
-    server.shutdown()
-    thread.join()
-    provider.shutdown()
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ def alone() -> bool:
         return True
     unshare = shutil.which("unshare")
     for way in (["--net"], ["--net", "--map-root-user"]):
-        if unshare and subprocess.run([unshare, *way, "true"], capture_output=True, check=False).returncode == 0:
+        trial = [unshare or "", *way, sys.executable, "-c", ""]
+        if unshare and subprocess.run(trial, capture_output=True, check=False).returncode == 0:
             os.environ[_MARK] = "1"
             os.execv(unshare, [unshare, *way, sys.executable, *sys.argv])
     return False
@@ -45,7 +46,7 @@ def program(name: str, kept: Path) -> str | None:
     """
     unpacked = kept / "usr" / "bin" / name
     found = shutil.which(name) or (str(unpacked) if unpacked.exists() else None)
-    if found or not shutil.which("apt-get"):
+    if found or os.environ.get(_MARK) or not shutil.which("apt-get"):  # marked: it was tried before
         return found
     is_root = os.geteuid() == 0
     if is_root:

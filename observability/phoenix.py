@@ -36,11 +36,15 @@ class Phoenix:
         return f"{self.url}/v1/traces"
 
     def spans(self, project: str, root: str) -> list[Span]:
-        """The spans of a project, once the one named `root`, which ends last, has come in."""
+        """The spans of a project, once the one named `root`, which ends last, has come in, and no more come."""
+        seen = 0
 
         def ask() -> list[Span] | None:
+            nonlocal seen
+            before = seen
             spans: list[Span] = fetched(f"{self.url}/v1/projects/{project}/spans?limit=1000")["data"]
-            return spans if any(span["name"] == root for span in spans) else None
+            seen = len(spans)
+            return spans if seen == before and any(span["name"] == root for span in spans) else None
 
         return until(f"the span `{root}` in Phoenix", ask, self._program)
 
@@ -89,7 +93,7 @@ class Phoenix:
             f"--screenshot={shot}",
             f"{page}?selectedSpanNodeId={quote(span['id'])}",
         ]
-        with started(command, folder / "chromium.log", {"HOME": str(folder)}) as browser:
+        with started(command, folder / "chromium.log", environment={"HOME": str(folder)}) as browser:
             browser.wait(120)
         if not shot.exists() or shot.stat().st_size > MOST_BYTES:
             raise OSError(f"no picture below {MOST_BYTES} bytes: {(folder / 'chromium.log').read_text()}")
@@ -117,6 +121,6 @@ def running(program: str, folder: Path) -> Iterator[Phoenix]:
         "PHOENIX_WORKING_DIR": str(home),
     }
     url = f"http://127.0.0.1:{port}"
-    with started([program, "serve"], folder / "phoenix.log", environment) as process:
+    with started([program, "serve"], folder / "phoenix.log", environment=environment) as process:
         until("Phoenix", lambda: fetched(f"{url}/healthz") is not None, process)
         yield Phoenix(url, process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,9 +33,9 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path], log: Path, *, prints: bool = False, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program that runs until the block ends; what it writes to its standard error is in `log`."""
+    """A program that runs until the block ends; what it writes is in `log`, or can be read by `printed`."""
     with log.open("w") as stream:
         program = subprocess.Popen(
             command,
@@ -42,8 +43,8 @@ def started(
             env={**os.environ, **(environment or {})},
             start_new_session=True,
             stderr=stream,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if environment is None else stream,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if prints else stream,
         )
     try:
         yield program
@@ -61,9 +62,14 @@ def _end(program: subprocess.Popen[str]) -> None:
         program.wait()
     with suppress(ProcessLookupError):
         os.killpg(program.pid, signal.SIGKILL)
-    for pipe in (program.stdin, program.stdout):
-        if pipe is not None:
-            pipe.close()
+    if program.stdout is not None:
+        program.stdout.close()
+
+
+def printed(program: subprocess.Popen[str]) -> str | None:
+    """A line that a program prints; None while there is none."""
+    stream = program.stdout
+    return stream.readline() if stream and select.select([stream], [], [], 0)[0] else None
 
 
 def until(what: str, ask: Callable[[], T | None], program: subprocess.Popen[str]) -> T:

@@ -59,6 +59,6 @@ def running(program: str, target: str, rules: Path, folder: Path) -> Iterator[Pr
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     url = f"http://127.0.0.1:{port}"
-    with started(command, folder / "prometheus.log", {}) as process:
+    with started(command, folder / "prometheus.log") as process:
         until("Prometheus", lambda: fetched(f"{url}/-/ready"), process)
         yield Prometheus(url, process)

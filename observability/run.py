@@ -23,7 +23,7 @@ import machine
 import phoenix
 import prometheus
 from phoenix import Phoenix, Span
-from programs import started, until
+from programs import printed, started, until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -165,8 +165,8 @@ def _entered(query: str) -> str:
 def observe(program: str, folder: Path, browser: str | None, scraper: str | None) -> Checks:
     """Run everything once."""
     with phoenix.running(program, folder) as backend:
-        with started([sys.executable, HERE / "agent.py", backend.traces], folder / "agent.log") as agent:
-            told = json.loads(until("the agent", lambda: agent.stdout and agent.stdout.readline(), agent))
+        with started([sys.executable, HERE / "agent.py", backend.traces], folder / "agent.log", prints=True) as agent:
+            told = json.loads(until("the agent", lambda: printed(agent), agent))
             spans = backend.spans(told["project"], "request")
             yield from check_spans(spans)
             yield from check_filter(backend, told["project"])
