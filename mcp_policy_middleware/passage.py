@@ -37,7 +37,7 @@ class Passage:
         grant, session, context: What goes for calls that do not bring their own.
         lenient: Whether calls are allowed without their limits while the store cannot answer.
         approving: Asks people; None where nobody can be asked.
-        telemetry: Where decisions are made spans of; None for nowhere.
+        telemetry: Where decisions are recorded; None for nowhere.
         audit: What keeps a record of them; None for nothing.
         suspended: Why every call is denied now; None where calls are decided.
     """

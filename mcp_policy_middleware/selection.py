@@ -148,11 +148,12 @@ class Selection:
 
     def knows(self, decision: Decision) -> bool:
         """Whether the policy or the server names the tool; other names are an agent's inventions."""
-        call = decision.call
-        if type(call.tool) is str and call.tool in self._listed.get(call.server, ()):
+        call, policy = decision.call, decision.policy
+        if not isinstance(policy, CompiledPolicy):
+            policy = self.policy_for(call.server, decision.grant)
+        if policy is not None and policy.names(call.tool):
             return True
-        policy = self.policy_for(call.server, decision.grant)
-        return policy is not None and policy.names(call.tool)
+        return type(call.tool) is str and call.tool in self._listed.get(call.server, ())
 
 
 def _name(tool: Any) -> str:

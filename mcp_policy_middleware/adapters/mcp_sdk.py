@@ -86,15 +86,15 @@ def with_trace_context(request: Any, carried: Callable[[], dict[str, str]]) -> A
     fields = carried()
     inner = unwrapped_request(request)
     params = inner.params
-    plain = isinstance(params, dict)
-    meta = params.get("_meta") if plain else getattr(params, "meta", None)
-    known = meta if isinstance(meta, dict) else getattr(meta, "model_extra", None) or {}
-    if not fields or "traceparent" in known or not (plain or hasattr(params, "meta")):
-        return request
-    if plain:
-        sent = {**params, "_meta": {**known, **fields}}
+    if isinstance(params, dict):
+        known = params.get("_meta") or {}
+        if not isinstance(known, dict) or "traceparent" in known or not fields:
+            return request
+        sent: Any = {**params, "_meta": {**known, **fields}}
     else:
-        meta = types.RequestParams.Meta() if meta is None else meta
+        meta = getattr(params, "meta", None) or types.RequestParams.Meta()
+        if not isinstance(params, types.RequestParams) or "traceparent" in (meta.model_extra or {}) or not fields:
+            return request
         sent = params.model_copy(update={"meta": meta.model_copy(update=fields)})
     traced = inner.model_copy(update={"params": sent})
     return traced if inner is request else request.model_copy(update={"root": traced})

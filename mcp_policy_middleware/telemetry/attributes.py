@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from ..calls import OTHER, UNNAMED, Approval, Decision, shown
+from ..calls import OTHER, UNNAMED, Approval, Decision, Reason, shown
 
 __all__ = ["ATTRIBUTES", "Attribute", "Signal", "Value", "named", "of_approval", "of_decision"]
 
 MOST_KEYS: Final = 64
+_ALLOWED: Final = Reason.ALLOWED
 
 Value: TypeAlias = str | bool | list[str]
 
@@ -130,15 +131,15 @@ ATTRIBUTES: Final = (
 
 def of_decision(decision: Decision) -> dict[str, Value]:
     """What a decision says of itself; values of arguments are never in it."""
-    call, policy, approval = decision.call, decision.policy, decision.approval
+    call, policy, approval, tool = decision.call, decision.policy, decision.approval, decision.call.tool
     told: dict[str, Value] = {
-        "mcp_policy.effect": decision.effect,
-        "mcp_policy.reason.code": decision.reason.value,
+        "mcp_policy.effect": "allow" if decision.reason is _ALLOWED else "deny",
+        "mcp_policy.reason.code": str(decision.reason),
         "mcp_policy.enforced": decision.enforced,
         "mcp_policy.decision.id": decision.decision_id,
         "mcp_policy.grant": decision.grant,
         "mcp_policy.arguments.keys": _keys(call.arguments),
-        "gen_ai.tool.name": named(call.tool),
+        "gen_ai.tool.name": shown(tool) if isinstance(tool, str) else OTHER,
         "mcp_policy.policy.name": "" if policy is None else policy.name,
         "mcp_policy.policy.version": "" if policy is None else policy.digest,
     }
@@ -187,7 +188,8 @@ def _keys(arguments: object) -> list[str]:
     try:
         every = "".join(arguments)
         if len(every) <= 128 and every.isprintable():  # most calls: all of them are fit as they are
-            return sorted(arguments)[:MOST_KEYS]
+            names = sorted(arguments)
+            return names if len(names) <= MOST_KEYS else names[:MOST_KEYS]
     except TypeError:
         pass  # not all of them are texts
     return sorted([shown(name) for name in arguments if type(name) is str])[:MOST_KEYS]

@@ -41,23 +41,22 @@ class Spans:
             self.heard: Callable[[], bool] = tracer.is_set
         else:
             self._tracer = provider.get_tracer(scope, release)
-            heard = not isinstance(self._tracer, NoOpTracer)
-            self.heard = lambda: heard
+            self.heard = _deaf if isinstance(self._tracer, NoOpTracer) else _hearing
         self._openinference = openinference
 
     def make(
-        self, name: str, attributes: dict[str, Value], started: int, ended: int, failed: bool, context: Context | None
+        self, name: str, attributes: dict[str, Value], times: tuple[int, int], failed: bool, context: Context | None
     ) -> trace.Span:
         """Make a span that is over already, of attributes that are its own from now on.
 
-        `failed` says that the evaluation itself did not succeed.
+        `times` are its start and its end; `failed` says that the evaluation itself did not succeed.
         """
         if self._openinference:
             attributes["openinference.span.kind"] = "GUARDRAIL"
-        span = self._tracer.start_span(name, context, attributes=attributes, start_time=started)
+        span = self._tracer.start_span(name, context, attributes=attributes, start_time=times[0])
         if failed:
             span.set_status(_FAILED)
-        span.end(ended)
+        span.end(times[1])
         return span
 
 
@@ -73,6 +72,14 @@ def annotate(decision: Decision, context: Context | None) -> None:
             "mcp_policy.decision.id": decision.decision_id,
             "mcp_policy.rule.name": decision.rule,
         })  # fmt: skip
+
+
+def _hearing() -> bool:
+    return True
+
+
+def _deaf() -> bool:
+    return False
 
 
 class _GlobalTracer(trace.ProxyTracer):

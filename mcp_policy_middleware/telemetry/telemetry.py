@@ -10,7 +10,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 
 from ..calls import OTHER, Approval, Decision
-from .attributes import named, of_approval, of_decision
+from .attributes import Value, named, of_approval, of_decision
 from .disclosure import Arguments, Disclosure, Redact
 from .events import Events
 from .faults import Faults
@@ -100,33 +100,41 @@ class Telemetry:
         try:
             known = knows(decision)
             if self._spans.heard() or self._events is not None:
-                self._tell(decision, started, ended, known)
+                context = None if self._parent is None else self._context()
+                if self._annotate and self._spans.heard():
+                    with self._faults:
+                        annotate(decision, context)
+                attributes = of_decision(decision)
+                if self._disclosed is not None:
+                    with self._faults:  # values that cannot be told are left out
+                        attributes.update(self._disclosed.values(decision.call))
+                name = f"policy_decision {attributes['gen_ai.tool.name']}" if known else _UNLISTED
+                times = started, ended
+                if self._events is None:
+                    self._spans.make(name, attributes, times, decision.error is not None, context)
+                else:
+                    self._with_event(self._events, decision, name, attributes, times, context)
         except Exception as error:  # of a provider or a hook; no fault of theirs may undo a decision
             self._faults.met(error)
         if self._metrics.heard():
             with self._faults:
                 self._metrics.decided(decision, max(0, ended - started - waited) / 1e9, known)
 
-    def _tell(self, decision: Decision, started: int, ended: int, known: bool) -> None:
-        """The span of a decision, the note on the caller's, and the event inside it."""
-        context = None if self._parent is None else self._context()
-        attributes = of_decision(decision)
-        if self._disclosed is not None:
-            with self._faults:  # values that cannot be told are left out
-                attributes.update(self._disclosed.values(decision.call))
-        name = f"policy_decision {attributes['gen_ai.tool.name']}" if known else _UNLISTED
-        failed = decision.error is not None
-        if self._annotate and self._spans.heard():
-            with self._faults:
-                annotate(decision, context)
-        if self._events is None:
-            self._spans.make(name, attributes, started, ended, failed, context)
-            return
+    def _with_event(
+        self,
+        events: Events,
+        decision: Decision,
+        name: str,
+        attributes: dict[str, Value],
+        times: tuple[int, int],
+        context: Context | None,
+    ) -> None:
+        """The span, and the event inside it."""
         within = context
         with self._faults:
-            span = self._spans.make(name, dict(attributes), started, ended, failed, context)
+            span = self._spans.make(name, dict(attributes), times, decision.error is not None, context)
             within = trace.set_span_in_context(span, context)
-        self._events.emit(decision, attributes, ended, within)
+        events.emit(decision, attributes, times[1], within)
 
     def record_approval(
         self, approval: Approval, tool: str, started: int, ended: int, seconds: float | None, known: bool = True
@@ -146,7 +154,7 @@ class Telemetry:
             with self._faults:
                 name = f"policy_approval {named(tool) if known else OTHER}"
                 failed = approval.state in ("cancelled", "failed")
-                self._spans.make(name, of_approval(approval, tool), started, ended, failed, context)
+                self._spans.make(name, of_approval(approval, tool), (started, ended), failed, context)
         if seconds is not None:
             with self._faults:
                 self._metrics.answered(approval.state, seconds)

@@ -114,6 +114,23 @@ async def test_a_request_is_not_changed_for_its_caller(span: trace.Span, wrapped
 
 
 @pytest.mark.skipif(V2, reason="the SDK's 2.x does this itself")
+@pytest.mark.parametrize("meta", [None, {}, {"example.org/x": 1}, {"traceparent": "mine"}, "odd"])
+async def test_so_does_a_request_with_plain_parameters(span: trace.Span, meta: Any) -> None:
+    """A vendor's request whose parameters are a dict; what its `_meta` is, it stays."""
+    params = {"name": "meta", "arguments": {"a": 1}} | ({} if meta is None else {"_meta": meta})
+    request: Any = types.Request[dict[str, Any], str](method="tools/call", params=dict(params))
+    async with served(Guard(POLICY, telemetry=Telemetry(PROVIDER))) as session:
+        result = await session.send_request(request, types.CallToolResult)
+    sent, _ = json.loads(result.content[0].text)  # type: ignore[union-attr]
+    if meta in ("odd", {"traceparent": "mine"}):
+        assert sent == meta
+    else:
+        assert trace_of(sent) == span.get_span_context().trace_id
+        assert (meta or {}).items() <= sent.items()
+    assert request.params == params
+
+
+@pytest.mark.skipif(V2, reason="the SDK's 2.x does this itself")
 async def test_the_parent_hook_tells_whose_trace_goes_along() -> None:
     elsewhere = trace.set_span_in_context(TRACER.start_span("tool"))
     async with served(Guard(POLICY, telemetry=Telemetry(PROVIDER, parent=lambda: elsewhere))) as session:
