@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers drift clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers drift observability clean
 
 FUZZ_SECONDS ?= 600
 
@@ -65,6 +65,9 @@ peers: $(VENVS)/peers1/ready $(VENVS)/peers2/ready  ## Run the tests of mcp, Lan
 drift:  ## Run the adapter suite on the oldest and the newest supported versions, each in its own environment under .drift/ (2 GB)
 	$(PYTHON) drift/run.py $(DRIFT)
 
+observability: $(VENVS)/phoenix/ready $(VENVS)/observed/ready  ## Show an agent's decisions to Arize Phoenix and Prometheus, and ask them back (1.2 GB)
+	$(VENVS)/observed/bin/python observability/run.py $(VENVS)/phoenix/bin/phoenix
+
 $(VENVS)/demo/ready: INSTALL = --editable '.[demo]'
 $(VENVS)/mcp1/ready: INSTALL = --group test --editable '.[agents,cli,langchain-mcp,notebook,openinference,otel,redis,watch]'
 $(VENVS)/mcp2/ready: INSTALL = --group test --editable '.[demo,notebook,redis,watch]'
@@ -73,9 +76,11 @@ $(VENVS)/lint/ready: INSTALL = --group lint --editable '.[agents,cli,langchain-m
 $(VENVS)/fuzz/ready: INSTALL = --group fuzz --editable .
 $(VENVS)/peers1/ready: INSTALL = --group peers-mcp1 --editable .
 $(VENVS)/peers2/ready: INSTALL = --group peers-mcp2 --editable .
+$(VENVS)/phoenix/ready: INSTALL = --group phoenix
+$(VENVS)/observed/ready: INSTALL = --group observed --editable '.[demo,openinference]'
 $(VENVS)/agentcore/ready: INSTALL = --editable '.[mcp]' awslabs.amazon-bedrock-agentcore-mcp-server==0.2.1
 
-$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz peers1 peers2 agentcore)): $(VENVS)/%/ready: pyproject.toml
+$(addprefix $(VENVS)/,$(addsuffix /ready,demo mcp1 mcp2 bench lint fuzz peers1 peers2 phoenix observed agentcore)): $(VENVS)/%/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENVS)/$*
 	$(VENVS)/$*/bin/python $(PIP) --upgrade pip
 	$(VENVS)/$*/bin/python $(PIP) $(INSTALL)

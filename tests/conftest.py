@@ -27,12 +27,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--world", choices=sorted(WORLDS), help="fail unless the environment is this dependency world")
-    parser.addoption("--servers", action="store_true", help="fail unless redis-server is installed")
+    parser.addoption("--servers", action="store_true", help="fail unless redis-server and promtool are installed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--servers") and shutil.which("redis-server") is None:
-        raise pytest.UsageError("redis-server is not installed")
+    for needed in ("redis-server", "promtool"):
+        if config.getoption("--servers") and shutil.which(needed) is None:
+            raise pytest.UsageError(f"{needed} is not installed")
     world = config.getoption("--world")
     if world is None:
         return
