@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ..errors import PolicyError, StoreError
 from .chain import NOTHING, Hashing, Head, seal
@@ -80,8 +80,12 @@ class AuditFile:
         self._torn: Entry | None = None
         self._missing: Entry | None = None
         self.append(None)
-        forked = weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(after_in_child=lambda: (found := forked()) and found())
+        forking = weakref.WeakMethod(self._at_fork)
+        os.register_at_fork(
+            before=lambda: (found := forking()) and found("before"),
+            after_in_parent=lambda: (found := forking()) and found("parent"),
+            after_in_child=lambda: (found := forking()) and found("child"),
+        )
 
     @property
     def head(self) -> Head:
@@ -202,10 +206,10 @@ class AuditFile:
             self._keep(path, kept)
             spare.replace(path)
         except BaseException:
-            os.close(begun)
+            _close(begun)
             spare.unlink(missing_ok=True)
             raise
-        os.close(full)
+        _close(full)
         self._descriptor, self._size, self._head = begun, len(line), head
         self._first = _First(head.seq or 0, now)
         self._syncing.begun()
@@ -231,7 +235,7 @@ class AuditFile:
             line, head = seal(entry, head, iso(now), self._hashed)
             data += line
         if self._size == 0:
-            self._first = _First(self._head.seq or 0, now)
+            self._first = _First((self._head.seq or 0) + 1, now)
         _put(descriptor, data, self._size)
         self._head = head
         self._size += len(data)
@@ -253,14 +257,28 @@ class AuditFile:
     def _let_go(self) -> None:
         descriptor, self._descriptor, self._size = self._descriptor, None, -1
         if descriptor is not None:
-            os.close(descriptor)  # and of its lock
+            _close(descriptor)
 
-    def _after_fork(self) -> None:
-        """In a forked child: what the parent holds is the parent's, and so is what it has to tell."""
-        self._lock = threading.Lock()
-        self._missing = None
-        self._let_go()
-        self._syncing.after_fork()
+    def _at_fork(self, where: Literal["before", "parent", "child"]) -> None:
+        """No line is under way while this process forks: a forked child would hold the lock of it for ever.
+
+        In the child, what the parent has open is the parent's, and so is what it has to tell.
+        """
+        if where == "before":
+            self._lock.acquire()
+        self._syncing.at_fork(where)
+        if where == "child":
+            self._missing = None
+            self._let_go()
+        if where != "before":
+            self._lock.release()
+
+
+def _close(descriptor: int) -> None:
+    """Let go of a file and of its lock, which would stay while another descriptor is there that shares it."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _put(descriptor: int, data: bytes, size: int) -> None:

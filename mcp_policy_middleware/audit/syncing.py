@@ -31,21 +31,24 @@ class Syncing:
         self.when = when
         self._seconds = seconds
         self._folder = Path(path).parent
-        self._begin()
-
-    def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._owed: list[int] = []  # descriptors of our own, which last until they are synced
+        self._open: set[int] = set()  # descriptors of our own, which last until they are synced
+        self._owed: list[int] = []
         self._owes_this = False
         self._new_name = False
         self._timer: threading.Timer | None = None
         self._fault: OSError | None = None
 
-    def after_fork(self) -> None:
-        """Begin anew in a forked child, which has no timer and owes nothing."""
-        for descriptor in self._owed:
-            os.close(descriptor)
-        self._begin()
+    def at_fork(self, where: Literal["before", "parent", "child"]) -> None:
+        """Hold still while this process forks; the child has no timer and owes nothing."""
+        if where == "before":
+            self._lock.acquire()
+            return
+        if where == "child":
+            for descriptor in self._open:
+                os.close(descriptor)
+            self._open, self._owed, self._owes_this, self._timer = set(), [], False, None
+        self._lock.release()
 
     def raise_fault(self) -> None:
         """Tell, once, what went wrong in the background.
@@ -75,11 +78,12 @@ class Syncing:
             A descriptor for `through`, which blocks; None where nobody has to wait.
         """
         if self.when == "always":
-            return os.dup(descriptor)  # the file may be closed before it is synced
+            with self._lock:
+                return self._kept(descriptor)
         if self.when == "interval":
             with self._lock:
                 if not self._owes_this:
-                    self._owed.append(os.dup(descriptor))
+                    self._owed.append(self._kept(descriptor))
                     self._owes_this = True
                 if self._timer is None:
                     self._timer = threading.Timer(self._seconds, self._in_background)
@@ -99,7 +103,15 @@ class Syncing:
         try:
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            with self._lock:
+                self._open.discard(descriptor)
+                os.close(descriptor)
+
+    def _kept(self, descriptor: int) -> int:
+        """A descriptor of our own, for the file may be closed before it is synced."""
+        mine = os.dup(descriptor)
+        self._open.add(mine)
+        return mine
 
     def settle(self) -> None:
         """Write through, now, what the timer would.
@@ -130,4 +142,7 @@ class Syncing:
 
     def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY)
-        self.through(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

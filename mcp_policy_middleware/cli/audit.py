@@ -70,9 +70,7 @@ def tail(
     if format is Format.JSON:
         write("".join(f"{json.dumps(entry, ensure_ascii=False, sort_keys=True)}\n" for entry in last))
         return
-    heads = ("time", "kind", "decision", "effect", "reason", "server", "tool", "grant", "rule")
-    rows = ((*(_told(entry, name) for name in heads),) for entry in last)
-    write(table(heads, rows) if last else "the log has no lines\n")
+    write("".join(f"{_line(entry)}\n" for entry in last) or "the log has no lines\n")
 
 
 @audit.command()
@@ -96,6 +94,14 @@ def stats(
         write(json.dumps({"decisions": decisions, **told}, indent=2) + "\n")
         return
     write(table(("by", "what", "count"), _rows(counts)) if decisions else "the log has no decisions\n")
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """One line for people, at whatever width; a name cannot pass for what stands beside it."""
+    what = _told(entry, "effect") or entry["kind"]
+    shown = {name: _told(entry, name) for name in ("reason", "server", "tool", "grant", "rule", "decision")}
+    told = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in shown.items() if value is not None)
+    return visible(f"{_told(entry, 'time')} {what:<6} {' '.join(told)}".rstrip())
 
 
 def _rows(counts: dict[str, Counter[str]]) -> Iterator[tuple[str, str, int]]:

@@ -96,9 +96,9 @@ def test_a_repeated_line_and_a_foreign_one_are_named_alone(log: Path, tmp_path: 
     lines = log.read_bytes().splitlines(keepends=True)
     foreign = written(tmp_path / "foreign.jsonl", 60).read_bytes().splitlines(keepends=True)
     for index in range(1, len(lines) - 1):
-        repeated = lines[:index] + [lines[index - 1]] + lines[index:]
+        repeated = [*lines[:index], lines[index - 1], *lines[index:]]
         assert kinds(broken(tmp_path / "x.jsonl", b"".join(repeated))) == [("misplaced", index + 1)]
-        mixed = lines[:index] + [foreign[index]] + lines[index:]
+        mixed = [*lines[:index], foreign[index], *lines[index:]]
         assert kinds(broken(tmp_path / "x.jsonl", b"".join(mixed))) == [("misplaced", index + 1)]
     interleaved = [line for pair in zip(lines, foreign, strict=False) for line in pair]
     assert broken(tmp_path / "x.jsonl", b"".join(interleaved)).breaks
