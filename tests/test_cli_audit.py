@@ -92,7 +92,7 @@ def test_tail_shows_the_last_lines(log: Path) -> None:
     assert "\\x1b[31m[red]" in result.stdout
     assert "\x1b" not in result.stdout
     assert "\u202e" not in result.stdout
-    assert "reason=\"default_deny\"" in result.stdout
+    assert 'reason="default_deny"' in result.stdout
     shown = [json.loads(line) for line in run("tail", *files(log), "-n", "5", "--format", "json").stdout.splitlines()]
     seqs = [one["seq"] for one in shown]
     assert seqs == list(range(seqs[0], seqs[0] + 5))
