@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENVS  := .venvs
 PIP    := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-language stress coverage properties fuzz format example-agentcore frameworks peers drift observability clean
+.PHONY: help demo test test-mcp1 test-mcp2 lint bench bench-audit bench-language stress coverage properties fuzz format example-agentcore frameworks peers drift observability clean
 
 FUZZ_SECONDS ?= 600
 
@@ -39,6 +39,9 @@ stress: $(VENVS)/mcp2/ready  ## Race 8 processes of 50 threads for one counter o
 
 bench-language: $(VENVS)/mcp2/ready  ## Measure costly patterns, long arguments and large documents
 	$(VENVS)/mcp2/bin/python benchmarks/language.py
+
+bench-audit: $(VENVS)/mcp2/ready  ## Measure a decision on record, and verifying a million lines of an audit log
+	$(VENVS)/mcp2/bin/python benchmarks/audit_log.py
 
 coverage: $(VENVS)/mcp2/ready  ## Measure branch coverage of the engine, counters, approvals and their backends, which is to be whole
 	$(VENVS)/mcp2/bin/python -m coverage run --branch \

@@ -24,7 +24,7 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Room of a module -> the rooms that it may import; a module's room is the first word of its name in the package.
 VALUES = {"errors", "charges", "calls", "canonical", "clock", "printable", "recording", "steps", "views"}
 RINGS = {"answers", "approving", "handover", "passage", "settlement", "sources", "selection", "guard", "watcher"}
-HANDED = {"stores", "approvals", "telemetry"}  # what a guard is handed
+HANDED = {"stores", "approvals", "telemetry", "audit"}  # what a guard is handed
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": VALUES,
     "charges": set(),
@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "approvals": {*VALUES, "backends", "approvals"},
     "notebook": {*VALUES, "notebook"},
     "telemetry": VALUES,
+    "audit": {*VALUES, "backends", "audit"},
     **{ring: {*VALUES, *RINGS, *HANDED, "policy", "engine"} for ring in RINGS},
     "": {*VALUES, "policy", "guard", "telemetry"},
     "adapters": {*VALUES, *RINGS, *HANDED, "policy", "engine", "adapters"},

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .approvals import approvals
+from .audit import audit
 from .convert import convert
 from .counters import counters
 from .demo import demo
@@ -29,6 +30,7 @@ app.command()(convert)
 app.command()(schema)
 app.command()(demo)
 app.add_typer(approvals, name="approvals")
+app.add_typer(audit, name="audit")
 app.add_typer(counters, name="counters")
 
 
