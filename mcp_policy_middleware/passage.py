@@ -129,7 +129,7 @@ class Passage:
         """
         outer = around.decision
         started = time.time_ns() if self._recording() else 0
-        decision = yield from self._decided_inside(call, outer)
+        decision = yield from self._decided_inside(call, around)
         if started and decision.effect != outer.effect:
             self._record(decision, started)
         outer.approval = decision.approval or outer.approval
@@ -143,7 +143,8 @@ class Passage:
         around.tell(outcome(outcome_of, ended))
         return ended
 
-    def _decided_inside(self, call: ToolCall, outer: Decision) -> Deciding:
+    def _decided_inside(self, call: ToolCall, around: Handover) -> Deciding:
+        outer = around.decision
         policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
         context = next((one for one in (call.context, outer.call.context) if one is not None), self.context)
 
@@ -156,7 +157,8 @@ class Passage:
             return decision
         if is_bound(outer.approval, decision, context):  # a person has agreed to just this
             return (yield from flow(Person.AGREED))
-        return (yield from self.approving.decided(decision, context, lambda: flow(Person.AGREED), looking=False))
+        again = partial(flow, Person.AGREED)
+        return (yield from self.approving.decided(decision, context, again, looking=False, keeps=around.answered))
 
     def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:
         """The decision of a call that a person must agree to, where one can be asked."""
