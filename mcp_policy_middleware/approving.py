@@ -91,6 +91,7 @@ class Approving:
         *,
         looking: bool,
         taken: set[str] | None = None,
+        keeps: bool = False,
     ) -> Deciding:
         """The decision of a call that a person must agree to.
 
@@ -101,6 +102,7 @@ class Approving:
             looking: Whether nobody is asked and nothing is used.
             taken: For a call that is asked about ahead, and uses its approval when it is made: approvals of the calls
                 that are made with it. None for a call that is made now.
+            keeps: Whether the call keeps its charge whatever comes of it, for a server has answered a part of it.
         """
         if not asks.enforced:  # shadow mode asks nobody (PL-4.4)
             return required(asks)
@@ -125,7 +127,7 @@ class Approving:
         if looking or taken is not None or decision.effect == "deny":
             decision.approval = found.approval()
         else:
-            decision = yield from self._used(decision, found, asks, context)
+            decision = yield from self._used(decision, found, asks, context, keeps)
         if taken is not None and decision.effect == "allow":
             taken.add(found.id)
         return decision
@@ -159,17 +161,26 @@ class Approving:
                 self._telemetry.record_approval(outcome, tool, started, time.time_ns(), seconds, known)
 
     def _used(
-        self, decision: Decision, found: ApprovalRequest, asks: Decision, context: Mapping[str, Any] | None
+        self,
+        decision: Decision,
+        found: ApprovalRequest,
+        asks: Decision,
+        context: Mapping[str, Any] | None,
+        keeps: bool,
     ) -> Deciding:
         """The call with its charges taken and its approval used, or else neither (PL-7.3)."""
         try:
             denial = yield from self._consumed(decision, found, asks, context)
         except BaseException:  # cancelled, or interrupted: the call is not made
-            drive(settle(decision, Outcome.NOT_SENT), self._reply)
+            if not keeps:
+                drive(settle(decision, Outcome.NOT_SENT), self._reply)
             raise
         if denial is None:
             return decision
-        yield from settle(decision, Outcome.NOT_SENT)
+        if keeps:
+            denial.reservation = decision.reservation
+        else:
+            yield from settle(decision, Outcome.NOT_SENT)
         return denial
 
     def _consumed(

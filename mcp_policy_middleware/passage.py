@@ -152,7 +152,7 @@ class Passage:
         """
         outer = around.decision
         started = time.time_ns() if self._recording() else 0
-        decision, waited = yield from self._decided_inside(call, outer)
+        decision, waited = yield from self._decided_inside(call, around)
         if decision.effect != outer.effect:
             yield from self._told(decision, started, waited)
         outer.approval = decision.approval or outer.approval
@@ -166,8 +166,9 @@ class Passage:
         around.tell(outcome(outcome_of, ended))
         return ended
 
-    def _decided_inside(self, call: ToolCall, outer: Decision) -> Generator[Any, Any, tuple[Decision, int]]:
+    def _decided_inside(self, call: ToolCall, around: Handover) -> Generator[Any, Any, tuple[Decision, int]]:
         """What is decided, and for how many nanoseconds a person was asked."""
+        outer = around.decision
         policy = outer.policy if isinstance(outer.policy, CompiledPolicy) else None
         context = next((one for one in (call.context, outer.call.context) if one is not None), self.context)
 
@@ -182,7 +183,7 @@ class Passage:
             return (yield from flow(Person.AGREED)), 0
         asked = time.time_ns()
         again = partial(flow, Person.AGREED)
-        decision = yield from self.approving.decided(decision, context, again, looking=False)
+        decision = yield from self.approving.decided(decision, context, again, looking=False, keeps=around.answered)
         return decision, time.time_ns() - asked
 
     def _asked(self, decision: Decision, call: ToolCall, *, looking: bool, taken: set[str] | None = None) -> Deciding:

@@ -195,6 +195,8 @@ def test_nothing_that_is_shown_writes_to_the_terminal(file: Place) -> None:
     start = next(number for number, line in enumerate(lines) if line.startswith("arguments"))
     whole = "".join(line[11:] for line in lines[start:])
     assert json.loads(whole)["amount"] == arguments
+    begun = [line for line in lines[start:] if line and line[9] != "|"]
+    assert len(begun) == len(json.dumps({"amount": arguments}, indent=2).splitlines())
     printed = file.run("show", id, "--format", "json").stdout
     assert printed.isascii()
     assert json.loads(printed)[0]["arguments"] == {"amount": arguments}

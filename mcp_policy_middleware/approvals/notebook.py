@@ -22,6 +22,7 @@ from .requests import Answer, ApprovalRequest
 __all__ = ["NotebookApprover"]
 
 _STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; direction: ltr; unicode-bidi: bidi-override"
+_HANGING = "padding-left: 10ch; text-indent: -10ch"
 _VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -95,7 +96,9 @@ class _Panel:
 
 
 def _pre(*lines: str) -> str:
-    return f'<pre style="{_STYLE}">{html.escape(chr(10).join(lines))}</pre>'
+    """Lines, what goes on in the next of which is indented there, so that no value looks like a fact of ours."""
+    blocks = "".join(f'<div style="{_HANGING}">{html.escape(line)}</div>' for line in lines)
+    return f'<pre style="{_STYLE}">{blocks}</pre>'
 
 
 def _kernel() -> Any:

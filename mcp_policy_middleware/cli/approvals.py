@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 import typer
@@ -29,6 +28,7 @@ approvals = typer.Typer(no_args_is_help=True, help="Look at what agents ask to b
 _STORE: Final = "MCP_POLICY_APPROVALS"
 _ID: Final = re.compile(r"[0-9a-f]{4,}")
 _MARGIN: Final = 11
+_GOES_ON: Final = "         |"
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 Words = Annotated[
@@ -189,7 +189,10 @@ def _told(request: ApprovalRequest, *, arguments: bool = True) -> dict[str, Any]
 
 
 def _described(request: ApprovalRequest, now: float) -> str:
-    """All there is to know, each under its name, which nothing beside it can pass for; the arguments come last."""
+    """All there is to know, each under its name, which nothing beside it can pass for; the arguments come last.
+
+    What goes on in the next line is marked there, so that no value looks like a line of its own.
+    """
     left = _left(request, now)
     rows = {
         "id": request.id,
@@ -214,8 +217,12 @@ def _described(request: ApprovalRequest, now: float) -> str:
     width = max(40, Console().width - _MARGIN)
     lines = []
     for name, text in told.items():
-        parts = [part for line in text.split("\n") for part in chop_cells(line, width)]
-        lines += [f"{head:<{_MARGIN}}{part}\n" for head, part in zip_longest([name], parts, fillvalue="")]
+        head = name
+        for line in text.split("\n"):
+            for part in chop_cells(line, width):
+                lines.append(f"{head:<{_MARGIN}}{part}\n")
+                head = _GOES_ON
+            head = ""
     return "".join(lines)
 
 

@@ -19,7 +19,9 @@ from mcp_sessions import is_error, reason, sdk_error
 
 from mcp_policy_middleware import Guard, Outcome, ToolCall, parse_policy
 from mcp_policy_middleware.adapters.mcp import guard_session
+from mcp_policy_middleware.approvals import Event, Found, MemoryApprovals, QueueApprover
 from mcp_policy_middleware.charges import MILLION
+from mcp_policy_middleware.errors import StoreError
 from mcp_policy_middleware.handover import Layer
 from mcp_policy_middleware.stores import MemoryStore
 from mcp_policy_middleware.testing import FrozenClock
@@ -33,6 +35,8 @@ tools:
     limits: [{counter: payments, window: day, max: 3}]
     deny_if:
       - conditions: [{path: context.frozen, op: eq, value: true}]
+    require_approval_if:
+      - conditions: [{path: context.watched, op: eq, value: true}]
   lend:
     limits: [{counter: loans, window: day, max: 3, charge_on: success}]
 """,
@@ -79,12 +83,12 @@ def done(error: bool = False) -> Any:
 class Session:
     """A guarded in-process client of a `Bank`, and what its calls have taken."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, **settings: Any) -> None:
         self.bank = Bank(answer)
-        self.context = {"frozen": False}
+        self.context = {"frozen": False, "watched": False}
         self.store = MemoryStore()
         self.clock = FrozenClock()
-        self.guard = Guard(POLICY, store=self.store, clock=self.clock, context=self.context)
+        self.guard = Guard(POLICY, store=self.store, clock=self.clock, context=self.context, **settings)
 
     @property
     def used(self) -> int:
@@ -156,6 +160,34 @@ def test_a_later_round_may_be_denied() -> None:
         assert (len(session.bank.seen), session.used) == (1, 1)
         session.guard.resume()
         session.context["frozen"] = False
+        assert not is_error(await go_on(client))
+        assert (len(session.bank.seen), session.used) == (2, 1)
+
+    session.run(test)
+
+
+def test_a_round_that_is_asked_about_anew_waits_for_its_answer_and_keeps_the_charge() -> None:
+    class Failing(MemoryApprovals):
+        def move(self, id: str, event: Event, now: float, by: str = "", why: str = "") -> Found:
+            if event is Event.CONSUME and faults.pop():
+                raise StoreError("down")
+            return super().move(id, event, now, by, why)
+
+    faults = [False, True]
+    approvals = Failing()
+    session = Session(script(asks("s1"), done()), approver=QueueApprover(approvals))
+
+    async def go_on(client: Any) -> Any:
+        return await client.session.call_tool("pay", {}, request_state="s1", input_responses={})
+
+    async def test(client: Any) -> None:
+        await client.session.call_tool("pay", {}, allow_input_required=True)
+        session.context["watched"] = True
+        assert [reason(await go_on(client)) for _ in range(2)] == ["approval_pending"] * 2
+        (request,) = approvals.requests(session.clock().timestamp())
+        approvals.move(request.id, Event.APPROVE, session.clock().timestamp())
+        assert reason(await go_on(client)) == "approval_failed"
+        assert (len(session.bank.seen), session.used) == (1, 1)
         assert not is_error(await go_on(client))
         assert (len(session.bank.seen), session.used) == (2, 1)
 

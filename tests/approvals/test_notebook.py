@@ -66,6 +66,7 @@ def test_a_click_answers_the_cell_that_runs(asking: Kernel, cell: str, button: s
     comm_id = asking.button(button)
     (text,) = [state["value"] for state in asking.widgets.values() if "&quot;amount&quot;" in state.get("value", "")]
     assert "&lt;b&gt;\\u202eann&lt;/b&gt;" in text
+    assert "\n" not in text  # each line is a block, which wraps below itself
     asking.click(comm_id)
     asking.finish(cell_id)
     assert asking.printed == answer + "\n"
