@@ -11,7 +11,7 @@ from .approvals.asking import Consult
 from .calls import Outcome
 from .charges import Refusal, Reservation
 from .engine import Peek, Reserve
-from .errors import PolicyError
+from .errors import PolicyError, log_failure
 from .stores.base import Store
 
 __all__ = [
@@ -117,8 +117,8 @@ def outcome(outcome_of: OutcomeOf, ended: Ended) -> Outcome:
     result, error = ended
     try:
         return Outcome(outcome_of(result if error is None else error))
-    except Exception:  # an adapter's reading of the answer failed, not the call, and the caller still gets it
-        _LOG.exception("the outcome of a call could not be told; its charge is kept")
+    except Exception as failure:  # in reading the answer: the call did not fail, and its caller gets it
+        log_failure(_LOG, "the outcome of a call could not be told; its charge is kept", failure)
         return Outcome.UNKNOWN
 
 

@@ -14,6 +14,8 @@ their own errors in ways that hide or repeat a denial.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ __all__ = [
     "Problem",
     "StoreError",
     "ToolDenied",
+    "log_failure",
 ]
 
 
@@ -106,3 +109,10 @@ class ToolDenied(Exception):  # noqa: N818  a denial is an answer, not an error
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         super().__init__(decision.text)
+
+
+def log_failure(log: logging.Logger, message: str, error: BaseException) -> None:
+    """Log what failed: its kind and traceback, and no text but our own, for others may quote an argument."""
+    said = f" ({error})" if isinstance(error, PolicyError) else ""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s: %s%s, at\n%s", message, type(error).__name__, said, frames)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from .answers import Release
 from .approvals.asking import Consult
 from .calls import Decision, Outcome, Reason
+from .errors import log_failure
 from .recording import Recorder
 
 __all__ = ["put_end_on_record", "put_on_record", "settle"]
@@ -28,8 +29,8 @@ def settle(decision: Decision, outcome: Outcome) -> Generator[Release, None, Non
     if reservation is not None:
         try:
             yield Release(reservation)
-        except Exception:  # the call was made: what a store raises now must not replace its result
-            _LOG.warning("a charge could not be given back and is kept", exc_info=True)
+        except Exception as error:  # the call was made: what a store raises now must not replace its result
+            log_failure(_LOG, "a charge could not be given back and is kept", error)
 
 
 def put_on_record(recorder: Recorder, decision: Decision) -> Generator[Any, Any, None]:
@@ -37,7 +38,7 @@ def put_on_record(recorder: Recorder, decision: Decision) -> Generator[Any, Any,
     try:
         yield Consult(partial(recorder.decided, decision), partial(recorder.adecided, decision))
     except Exception as error:  # whatever a record of decisions fails with, what is not on record is not done
-        _LOG.exception("a decision could not be put on record, and the call is denied")
+        log_failure(_LOG, "a decision could not be put on record, and the call is denied", error)
         yield from settle(decision, Outcome.NOT_SENT)
         if decision.allowed:
             decision.reason, decision.rule, decision.enforced = Reason.EVALUATION_ERROR, "(audit)", True
@@ -49,5 +50,5 @@ def put_end_on_record(recorder: Recorder, decision: Decision, outcome: Outcome) 
     """Put a call's end on record; the call was made, so a fault is only logged."""
     try:
         yield Consult(partial(recorder.ended, decision, outcome), partial(recorder.aended, decision, outcome))
-    except Exception:  # likewise, but it is too late to deny
-        _LOG.exception("the end of a call could not be put on record")
+    except Exception as error:  # likewise, but it is too late to deny
+        log_failure(_LOG, "the end of a call could not be put on record", error)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from ..calls import ServerName, ToolCall, Unreadable
+from ..errors import PolicyError, log_failure
 
 __all__ = ["IdentityOf", "identified_call"]
 
@@ -37,11 +38,11 @@ def identified_call(
     try:
         identity = dict(identity_of(seen))
         if unknown := identity.keys() - _KEYS:
-            raise TypeError(f"`identity_of` returned {sorted(map(str, unknown))}: known are {sorted(_KEYS)}")
+            raise PolicyError(f"`identity_of` returned {sorted(map(str, unknown))}: known are {sorted(_KEYS)}")
         for key in ("grant", "session"):  # an empty one must not fall back to the guard's own
             if key in identity and not (isinstance(identity[key], str) and identity[key]):
-                raise TypeError(f"`{key}` of an identity is a text that is not empty, or is left out")
+                raise PolicyError(f"`{key}` of an identity is a text that is not empty, or is left out")
         return ToolCall(tool, arguments, server=server, call_id=call_id, as_sent=as_sent, **identity)
-    except Exception:  # the application's own code may raise anything
-        _LOG.exception("a call was denied because `identity_of` failed")
+    except Exception as error:  # the application's own code may raise anything
+        log_failure(_LOG, "a call was denied because `identity_of` failed", error)
         return ToolCall(tool, Unreadable("it is not known whose call this is"), server=server, call_id=call_id)

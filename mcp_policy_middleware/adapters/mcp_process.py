@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from ..calls import UNNAMED
-from ..errors import PolicyError
+from ..errors import PolicyError, log_failure
 from ..guard import Guard
 from .identity import IdentityOf
 from .mcp_calls import Binding, server_name
@@ -98,8 +98,8 @@ class Installation:
             name = None if self._server_of is None else self._server_of(session)
             if name is not None:
                 return self._binding.named(server_name(name))
-        except Exception:  # the application's own code may raise anything
-            _LOG.exception("calls of a session are denied because `server_of` failed")
+        except Exception as error:  # the application's own code may raise anything
+            log_failure(_LOG, "calls of a session are denied because `server_of` failed", error)
             return self._binding.named(UNNAMED, "it is not known which server this session talks to")
         if own is not None:
             return self._binding.named(own.server)

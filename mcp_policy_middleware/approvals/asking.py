@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -62,8 +61,7 @@ def asking(approver: Approver, draft: ApprovalRequest, timeout: float, clock: Ca
     except approver.control_flow:
         raise
     except Exception as error:
-        frames = "".join(traceback.format_tb(error.__traceback__)[-3:])  # without its text, which may quote arguments
-        _LOG.error("an approval failed, and the call was denied: %s in\n%s", type(error).__name__, frames)
+        log_failure(_LOG, "an approval failed, and the call was denied", error)
     except BaseException:  # whoever asked is cancelled or interrupted, and waits for nothing any more
         store.move(request.id, Event.CANCEL, clock())
         raise

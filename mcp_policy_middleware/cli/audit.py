@@ -20,7 +20,8 @@ from ..audit.chain import hashing
 from ..audit.reading import in_order, lines
 from ..errors import PolicyError
 from ..policy.syntax import reason_of
-from .output import Format, fail, visible, write
+from ..printable import visible
+from .output import Format, fail, write
 from .stores import table
 
 __all__ = ["audit"]

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from ..calls import UNNAMED, Decision, Reason, ToolCall, Unreadable, shown
 from ..charges import Charge, Refusal, Reservation, as_number
-from ..errors import StoreError
+from ..errors import StoreError, log_failure
 from .compiler import CompiledPolicy, Plan
 from .conditions import Scene
 from .limits import Where
@@ -161,7 +161,7 @@ def _failed(
         rule = plan.counting_rule if plan else ""
         denial = (Reason.STORE_UNAVAILABLE, rule, "the call's limits cannot be checked now, try again later")
     else:
-        _LOG.exception("a call was denied because its evaluation failed")
+        log_failure(_LOG, "a call was denied because its evaluation failed", error)
         denial = (Reason.EVALUATION_ERROR, "(evaluation error)", "the call could not be checked and was not made")
     enforced = plan is None or plan.enforced
     return Decision(call, grant, session, *denial, enforced, policy, error=kind)

@@ -11,7 +11,7 @@ from uuid import UUID
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 
 from ...calls import Outcome, ToolCall, Unreadable
-from ...errors import PolicyError, ToolDenied
+from ...errors import PolicyError, ToolDenied, log_failure
 from ...guard import Guard
 from ...handover import Handover, Layer, current, hand_inwards
 from .answers import outcome_of
@@ -160,8 +160,8 @@ class PolicyCallbackHandler(BaseCallbackHandler):
             server = self._server if self._server_of is None else self._server_of(name)
             known = name if self._name_of is None else self._name_of(name)
             binding = Binding(self._guard, server, known, self._identity_of)
-        except Exception:  # the application's own code may raise anything
-            _LOG.exception("a call was denied because its server or its tool could not be told")
+        except Exception as error:  # the application's own code may raise anything
+            log_failure(_LOG, "a call was denied because its server or its tool could not be told", error)
             return ToolCall(name, Unreadable("it is not known which tool of which server this is"), call_id=call_id)
         if inputs is None:
             why = Unreadable("its argument is a text without a name, which no rule can look at")

@@ -12,7 +12,7 @@ from langchain_core.messages import ToolMessage
 from mcp.types import CallToolResult
 
 from ...calls import UNNAMED, Decision, Outcome, ServerName, ToolCall, Unreadable
-from ...errors import ToolDenied
+from ...errors import ToolDenied, log_failure
 from ...guard import Guard
 from ...handover import Layer
 from ..identity import identified_call
@@ -90,8 +90,8 @@ class PolicyInterceptor:
             server = UNNAMED if told is None else _text(told)
             name = _text(request.name if self._name_of is None else self._name_of(seen))
             arguments = as_json(request.args) if isinstance(request.args, dict) else request.args
-        except Exception:  # the application's own code may raise anything
-            _LOG.exception("a call was denied because its server or its tool could not be told")
+        except Exception as error:  # the application's own code may raise anything
+            log_failure(_LOG, "a call was denied because its server or its tool could not be told", error)
             arguments = Unreadable("it is not known which tool of which server this is")
         return identified_call(
             name,
