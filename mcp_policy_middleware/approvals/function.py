@@ -54,7 +54,7 @@ class FunctionApprover(Approver):
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004  of an object with an async one
         )
-        self._stuck: threading.Thread | None = None
+        self._stuck: list[threading.Thread] = []
 
     def ask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
         """Call the function in a thread."""
@@ -83,9 +83,9 @@ class FunctionApprover(Approver):
             parting: How long a caller who is cancelled or interrupted may be held up until the thread has ended.
 
         Raises:
-            PolicyError: An earlier question's thread has not ended: there is never more than one such.
+            PolicyError: An earlier question's thread has not ended: only those that were asked at once pile up.
         """
-        if self._stuck is not None and self._stuck.is_alive():
+        if any(thread.is_alive() for thread in self._stuck):
             raise PolicyError("the approver's function has not returned from an earlier question")
         asking = _Asking(work, self._function, request, seconds)
         thread = asking.thread
@@ -104,7 +104,7 @@ class FunctionApprover(Approver):
         if thread.is_alive():
             thread.join(parting)
         if thread.is_alive():
-            self._stuck = thread
+            self._stuck = [*(one for one in self._stuck if one.is_alive()), thread]
             _LOG.warning(
                 "the approver's function does not return although its question was withdrawn, and its thread goes on: "
                 "let it look at `request.withdrawn`"

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mcp_policy_middleware import Decision, Guard, Reason, Telemetry, ToolCall, ToolDenied, parse_policy
-from mcp_policy_middleware.approvals import State
+from mcp_policy_middleware.approvals import ApprovalRequest, State
 from mcp_policy_middleware.backends.waiting import sleep
 from mcp_policy_middleware.stores import MemoryStore
 
@@ -346,3 +346,36 @@ def test_a_function_that_never_returns_is_left_behind_once(caplog: pytest.LogCap
     let_go.set()
     stuck.join()
     assert reason(3) is None
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_of_functions_that_never_return_each_is_waited_for(ended: int) -> None:
+    """Questions that were put at once may all be stuck; that one of them ends does not let further ones in."""
+    let_go = [threading.Event(), threading.Event()]
+    threads: dict[int, threading.Thread] = {}
+    asked: list[int] = []
+    reached = threading.Semaphore(0)
+
+    def ask(request: ApprovalRequest) -> bool:
+        number = (request.arguments or {})["amount"]
+        asked.append(number)
+        threads[number] = threading.current_thread()
+        reached.release()
+        return let_go[number].wait()
+
+    guard = Guard(POLICY, store=MemoryStore(), approver=ask, approval_timeout=SHORT)
+    begin = [
+        threading.Thread(target=guard.begin, args=[ToolCall("pay", {"amount": number}, server="bank")])
+        for number in (0, 1)
+    ]
+    for thread in begin:
+        thread.start()
+        assert reached.acquire(timeout=LONG)
+    for thread in begin:
+        thread.join()
+    let_go[ended].set()
+    threads[ended].join()
+    assert guard.begin(ToolCall("pay", {"amount": 2}, server="bank")).reason is Reason.APPROVAL_FAILED
+    let_go[1 - ended].set()
+    threads[1 - ended].join()
+    assert sorted(asked) == [0, 1]
