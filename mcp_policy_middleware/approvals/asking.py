@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from ..errors import log_failure
 from .approver import Approver, NoAnswer
 from .floods import Flood
 from .requests import Answer, ApprovalRequest, Found
