@@ -6,7 +6,6 @@ names its request: a value counts for the request it names, once, whichever ques
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NamedTuple
@@ -25,7 +24,6 @@ except ModuleNotFoundError as error:
 
 __all__ = ["InterruptApprover", "approve", "deny"]
 
-_LOG: Final = logging.getLogger(__name__)
 _MOST_TASKS: Final = 1024
 _SHOWN: Final = ("id", "server", "tool", "arguments", "grant", "rule", "text", "expires_at")
 _NO_PAUSE: Final = (
@@ -142,7 +140,6 @@ def _told(value: Any) -> _Told:
     match value:
         case {"id": str(id), "expires_at": int() | float() as ends, "approved": bool(approved), **rest}:
             return _Told(id, ends, Answer(approved, str(rest.get("by", "")), str(rest.get("why", ""))))
-    _LOG.error(_NO_ANSWER)
     raise PolicyError(_NO_ANSWER)
 
 
@@ -157,7 +154,6 @@ def _config_of_graph() -> Mapping[str, Any]:
     except RuntimeError:  # outside of any run
         config = {}
     if not config.get("__pregel_checkpointer"):  # without it `interrupt` ends the graph, and nothing resumes it
-        _LOG.error(_NO_PAUSE)
         raise PolicyError(_NO_PAUSE)
     return config
 
@@ -173,5 +169,4 @@ def _interrupted(question: dict[str, Any]) -> Any:
     except GraphBubbleUp:
         raise
     except Exception as error:  # it finds no graph in many ways
-        _LOG.error("%s (%s)", _NO_PAUSE, type(error).__name__)
-        raise PolicyError(_NO_PAUSE) from error
+        raise PolicyError(f"{_NO_PAUSE} ({type(error).__name__})") from error

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from abc import abstractmethod
 from collections.abc import Generator
 from typing import Final, TypeAlias, TypeVar
 
 from ..backends.waiting import sleep
-from ..errors import PolicyError
 from ..steps import adrive, drive
 from .approver import Approver, NoAnswer
 from .requests import Answer, ApprovalRequest
@@ -24,8 +22,6 @@ Steps: TypeAlias = Generator[float, None, T]
 PAUSE: Final = 0.05
 """Seconds that a person does not notice."""
 
-_LOG: Final = logging.getLogger(__name__)
-
 
 class PolledApprover(Approver):
     """Asks in steps that never wait themselves, one code for sync and async callers."""
@@ -35,7 +31,7 @@ class PolledApprover(Approver):
         """Put the question, and look for its answer; closed when none is wanted any more.
 
         Raises:
-            PolicyError: Nobody can be asked; it is logged, so its text quotes no argument.
+            PolicyError: Nobody can be asked; its text is logged, so it quotes no argument.
         """
 
     def ask(self, request: ApprovalRequest, seconds: float) -> Answer | NoAnswer:
@@ -58,8 +54,5 @@ class PolledApprover(Approver):
                 yield min(wait, left)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what the steps return
-        except PolicyError as error:
-            _LOG.error("nobody can be asked: %s", error)
-            raise
         finally:
             steps.close()
