@@ -103,6 +103,8 @@ class Guard:
         approving = None if approver is None else Approving(approver, approval_timeout, now, self._answer, told)
         lenient = is_lenient(on_store_failure)
         self._passage = Passage(self, selection, grant, session, context, lenient, approving, told, audit)
+        self._recorded = self._passage.recorded
+        self._unrecorded = audit is None
 
     def explain(self, call: ToolCall) -> Decision:
         """What would happen now; never changes anything and makes no span."""
@@ -144,15 +146,15 @@ class Guard:
 
     def begin(self, call: ToolCall) -> Decision:
         """Decide a call and take its charges; whoever asks must heed `allowed` and call `finish`."""
-        return drive(self._passage.recorded(call), self._answer)
+        return drive(self._recorded(call), self._answer)
 
     async def abegin(self, call: ToolCall) -> Decision:
         """`begin` for async callers."""
-        return await adrive(self._passage.recorded(call), self._aanswer)
+        return await adrive(self._recorded(call), self._aanswer)
 
     def finish(self, decision: Decision, outcome: Outcome) -> None:
         """Settle an admitted call: its outcome keeps the charge or gives it back, once (PL-5.6)."""
-        if outcome is _RETURNED and self._passage.audit is None:  # most calls: the charge is kept, no store is asked
+        if outcome is _RETURNED and self._unrecorded:  # most calls: the charge is kept, no store is asked
             decision.reservation = None
         else:
             drive(self._passage.ended(decision, outcome), self._answer)

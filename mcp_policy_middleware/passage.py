@@ -54,11 +54,11 @@ class Passage:
     audit: Recorder | None = None
     suspended: str | None = None
     _person: Person = field(init=False)
-    _recording: Callable[[], bool] = field(init=False)
+    _recording: Callable[[], bool] | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._person = Person.ABSENT if self.approving is None else Person.ASKED_NEXT
-        self._recording = self.telemetry.recording if self.telemetry else bool  # which is False
+        self._recording = self.telemetry.recording if self.telemetry else None
 
     def looked_at(self, call: ToolCall) -> Deciding:
         """What would be decided now, for a driver that only looks; nobody is asked."""
@@ -76,7 +76,7 @@ class Passage:
         denials: list[Decision | None] = []
         taken: set[str] = set()
         for call in calls:
-            started = time.time_ns() if self._recording() else 0
+            started = self._now()
             decision = yield from self._flow(call, self._person)
             asks = decision.reason is _ASKS
             asked = time.time_ns()
@@ -104,9 +104,16 @@ class Passage:
             call: The call.
             observing: Whether the call goes on whatever the policy says: then nobody is asked.
         """
-        started = time.time_ns() if self._recording() else 0
+        recording = self._recording
+        started = time.time_ns() if recording is not None and recording() else 0
         waited = 0
-        decision = yield from self._flow(call, self._person)
+        grant = self.grant if call.grant is None else call.grant  # as in `_flow`, without the call
+        session = self.session if call.session is None else call.session
+        context = self.context if call.context is None else call.context
+        policy = self.selection.policy_for(call.server, grant)
+        decision = yield from decide(
+            policy, call, grant, session, self.suspended, None, context, self.lenient, self._person
+        )
         if decision.reason is _ASKS:
             asked = time.time_ns()
             decision = yield from self._asked(decision, call, looking=observing)
@@ -151,7 +158,7 @@ class Passage:
         A layer that agrees with the outer one makes no second span, and asks nobody about the same arguments.
         """
         outer = around.decision
-        started = time.time_ns() if self._recording() else 0
+        started = self._now()
         decision, waited = yield from self._decided_inside(call, around)
         if decision.effect != outer.effect:
             yield from self._told(decision, started, waited)
@@ -196,8 +203,13 @@ class Passage:
     def _flow(self, call: ToolCall, person: Person) -> Flow:
         grant = self.grant if call.grant is None else call.grant
         session = self.session if call.session is None else call.session
+        context = self.context if call.context is None else call.context
         policy = self.selection.policy_for(call.server, grant)
-        return decide(policy, call, grant, session, self.suspended, None, self._context(call), self.lenient, person)
+        return decide(policy, call, grant, session, self.suspended, None, context, self.lenient, person)
+
+    def _now(self) -> int:
+        """When an evaluation begins, in nanoseconds since the Unix epoch; 0 where nobody is told."""
+        return time.time_ns() if self._recording is not None and self._recording() else 0
 
     def _context(self, call: ToolCall) -> Mapping[str, Any] | None:
         return self.context if call.context is None else call.context
