@@ -214,9 +214,10 @@ def _print_spans(spans: Sequence[ReadableSpan], console: Console) -> None:
 def _described(span: ReadableSpan) -> str:
     attributes = span.attributes or {}
     name = escape(span.name)
-    effect = attributes.get("mcp_policy.effect")
-    if effect is None:
+    reason = attributes.get("mcp_policy.reason.code")
+    if reason is None:  # no decision, though one may be noted on it
         return f"[dim]{name}[/]"
+    effect = attributes["mcp_policy.effect"]
     color = "green" if effect == "allow" else "red"
     rule = escape(str(attributes.get("mcp_policy.rule.name", "")))
-    return f"{name}  [{color}]{effect}[/]  {attributes['mcp_policy.reason.code']!s}  {rule}"
+    return f"{name}  [{color}]{effect}[/]  {reason!s}  {rule}"
