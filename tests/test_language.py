@@ -316,7 +316,7 @@ def test_names_that_agents_invent_are_not_remembered_for_ever() -> None:
             assert decision.effect == ("deny" if tool.startswith("h") else "allow")
     (compiled,) = guard._passage.selection.all()
     assert len(compiled._found) <= 1_024
-    assert all(len(plan._charges) <= 1_024 for _, plan in compiled.globs)
+    assert all(len(plan.known) <= 1_024 for _, plan in compiled.globs)
 
 
 def test_a_condition_outside_the_arguments_needs_its_scene() -> None:

@@ -220,4 +220,4 @@ def _described(span: ReadableSpan) -> str:
     effect = attributes["mcp_policy.effect"]
     color = "green" if effect == "allow" else "red"
     rule = escape(str(attributes.get("mcp_policy.rule.name", "")))
-    return f"{name}  [{color}]{effect}[/]  {reason!s}  {rule}"
+    return f"{name}  [{color}]{effect!s}[/]  {reason!s}  {rule}"

@@ -75,7 +75,8 @@ class Plan:
     """Whether a charge depends on an argument, a counter goes by the called tool's name, or limits share a counter."""
     counts_by_tool: bool = False
     """Whether a counter goes by the name of the tool that is called."""
-    _charges: dict[tuple[ServerName, str, str | None, str], tuple[Charge, ...]] = field(default_factory=dict)
+    known: dict[tuple[ServerName, str, str | None, str], tuple[Charge, ...]] = field(default_factory=dict)
+    """What calls have charged so far, by who called; `charges` looks here first."""
 
     @property
     def counting_rule(self) -> str:
@@ -87,12 +88,12 @@ class Plan:
     def charges(self, server: ServerName, grant: str, session: str | None, tool: str) -> tuple[Charge, ...]:
         """What one call charges, limit by limit; put together once for whoever calls again."""
         caller = (server, grant, session, tool if self.counts_by_tool else "")
-        known = self._charges.get(caller)
+        known = self.known.get(caller)
         if known is None:
-            if len(self._charges) >= _MOST_CALLERS:
-                self._charges.clear()
+            if len(self.known) >= _MOST_CALLERS:
+                self.known.clear()
             where = Where(server, grant, session, tool)
-            known = self._charges[caller] = tuple(limit.charge(where) for limit in self.limits)
+            known = self.known[caller] = tuple(limit.charge(where) for limit in self.limits)
         return known
 
 

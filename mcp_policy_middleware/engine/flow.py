@@ -112,7 +112,8 @@ def decide(
         charges: tuple[Charge, ...] = ()
         reservation: Reservation | None = None
         if plan.limits:
-            charges = plan.charges(call.server, grant, session, call.tool)
+            caller = call.server, grant, session, call.tool if plan.counts_by_tool else ""
+            charges = plan.known.get(caller) or plan.charges(call.server, grant, session, call.tool)  # most: no call
             if plan.reads_amounts:
                 read = _amounts(plan, charges, arguments)
                 if isinstance(read, Refusal):
