@@ -8,6 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+pytest.importorskip("langchain")
+
 from langchain_core.tools import tool
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
