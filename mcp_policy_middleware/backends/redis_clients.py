@@ -112,6 +112,8 @@ class Clients:
         client, self._sync = self._sync, None
         if client is not None:
             client.close()
+            if self._cluster:
+                client.disconnect_connection_pools()  # which a cluster's `close` leaves open
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -398,9 +398,8 @@ def test_a_tenant_is_in_one_slot_and_two_are_apart(own: RedisServer) -> None:
         store.close()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_cluster_keeps_requests_too(tmp_path: Path) -> None:
-    """Whichever node is named; redis-py's client for clusters leaves a socket to the garbage collector."""
+    """Whichever node is named."""
     with cluster(tmp_path) as nodes:
         first = on_redis(nodes[0].url, cluster=True)
         assert first.open(draft(), 60, MANY, NOON).changed  # type: ignore[union-attr]
